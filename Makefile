@@ -26,7 +26,7 @@ TEX_MAC     := brew install --cask mactex-no-gui font-lato font-jetbrains-mono f
 
 PAGES   := $(wildcard *.md chapters/*.ipynb) _config.yml _toc.yml references.bib
 PRESS   := $(shell find book figures/rendered -type f -not -name '*.pyc' 2>/dev/null)
-SOURCES := $(PAGES) $(PRESS) $(wildcard llm_core/*.py bench/*.py results/*.json) $(wildcard .git/logs/HEAD)
+SOURCES := $(PAGES) $(PRESS) $(wildcard llm_core/*.py llm_core/*/*.py llm_core/*/*/*.py bench/*.py results/*.json) $(wildcard .git/logs/HEAD)
 
 # Install Debian packages where that asks no question, else say what to type.
 # $(1) packages, $(2) a command that shows they are there, $(3) the line for macOS
@@ -59,7 +59,7 @@ endef
         venv-tools tex-tools figure-tools
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
-	echo "CHAPTER=01 narrows execute, verify, test and pdf to one chapter."
+	echo "CHAPTER=01 narrows execute, verify, test and pdf to one chapter, CHAPTER=a1 to an appendix."
 
 setup: $(VENV)/everything  ## .venv with all of requirements.txt
 
@@ -69,7 +69,7 @@ pdf: tex-tools _build/pdf/ground-truth.pdf  ## the printed book, into _build/pdf
 	@$(if $(CHAPTER),$(BIN)/python -m book cut $(CHAPTER),ls -l _build/pdf/ground-truth.pdf)
 
 test: $(VENV)/everything $(if $(CHAPTER),,_build/html/index.html)  ## unit tests, then every notebook under the profile ci
-	@$(if $(wildcard chapters/$(CHAPTER)*.ipynb),,echo "error: no chapter '$(CHAPTER)' in chapters/; its two digits are wanted, as in CHAPTER=01" >&2; exit 1)
+	@$(if $(wildcard chapters/$(CHAPTER)*.ipynb),,echo "error: no chapter '$(CHAPTER)' in chapters/; wanted are its two digits, as in CHAPTER=01, or an appendix, as in CHAPTER=a1" >&2; exit 1)
 	$(if $(CHAPTER),,$(BIN)/python -m pytest -q -n 2 --dist loadfile tests)
 	BOOK_PROFILE=ci LLM_CORE_OFFLINE=1 PYTHONHASHSEED=0 OMP_NUM_THREADS=1 TQDM_DISABLE=1 \
 	  $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=90 $(wildcard chapters/$(CHAPTER)*.ipynb)

@@ -21,6 +21,7 @@ READING_ORDER = (
     "encoder",
     "vocabulary",
     "tokenizer",
+    "stories",
     "docstrings",
     "download",
     "catalog",

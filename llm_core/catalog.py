@@ -287,7 +287,7 @@ def find(name: str) -> Download:
         return _gutenberg(f"gutenberg-{book}", (int(book),))
     if name not in CATALOG:
         raise ValueError(
-            f"no corpus {name!r}; choose docs, code, file:PATH, gutenberg:NUMBER or one of "
+            f"no corpus {name!r}; choose stories, docs, code, file:PATH, gutenberg:NUMBER or "
             f"{', '.join(CATALOG)}"
         )
     return CATALOG[name]

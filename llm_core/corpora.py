@@ -1,5 +1,7 @@
 """Every text the book reads, by name: ``documents("docs")`` yields one string a document.
 
+- ``stories``: told by ``llm_core.stories``, as many as are asked for; their true probability is
+  known.
 - ``docs``: the documentation inside installed packages, one docstring a document under a line with
   its qualified name. The default sources are pinned packages, so they are the same for everybody.
 - ``code``: the source files of the same packages, one file a document.
@@ -7,7 +9,7 @@
   read from the cache folder; ``python -m llm_core.corpora list`` shows all, with license and size.
 - ``file:PATH``: a file, a folder or a pattern; a ``.txt`` is a document, so is a ``.jsonl`` line.
 
-Chapter "Tokenization" compares vocabularies learned on the first two. Exact repetitions are
+Chapter "Tokenization" compares vocabularies learned on the first three. Exact repetitions are
 dropped, the first in reading order stays; near duplicates are a later chapter's subject.
 """
 
@@ -24,10 +26,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_core import catalog, docstrings
+from llm_core import catalog, docstrings, stories
 from llm_core.docstrings import DEFAULT_SOURCES, Source
 
 INSTALLED = ("docs", "code")
+N_STORIES = 20_000  # told where nobody says how many
+STORIES_LICENSE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -141,16 +145,25 @@ def _describe_download(name: str) -> Row:
 
 
 def documents(
-    name: str, *, sources: Sequence[str] = DEFAULT_SOURCES, separator: str | None = None
+    name: str,
+    *,
+    sources: Sequence[str] = DEFAULT_SOURCES,
+    separator: str | None = None,
+    n: int = N_STORIES,
+    split: str = "train",
 ) -> Iterator[str]:
     """The documents of a corpus, lazily and always in the same order.
 
-    ``sources`` chooses packages for ``docs`` and ``code``: import names of installed packages, or
-    ``stdlib``, which changes with the Python version. ``separator`` cuts the ``.txt`` files of
-    ``file:PATH``. Raises ValueError for an unknown name or source.
+    ``n`` and ``split`` say how many ``stories`` and whether for ``train``, ``validation``, ``test``
+    or ``held-out`` (pairs that training never has). ``sources`` chooses packages for ``docs`` and
+    ``code``: import names of installed packages, or ``stdlib``, which changes with the Python
+    version. ``separator`` cuts the ``.txt`` files of ``file:PATH``. Raises ValueError for an
+    unknown name or source.
     """
     if name in INSTALLED:
         return itertools.chain.from_iterable(texts for _, texts in _installed(name, sources))
+    if name == "stories":
+        return (one.text for one in stories.stories(n, split=split))
     if name.startswith("file:"):
         return _file_documents(_matching_files(name.removeprefix("file:")), separator)
     return catalog.documents(name)
@@ -162,11 +175,12 @@ def describe(name: str, *, sources: Sequence[str] = DEFAULT_SOURCES) -> list[Row
     The sums are those of ``documents(name)``: what repeats an earlier source is not counted. For a
     data set that was not fetched yet, ``bytes`` is the size of its files, where that is known.
     """
-    if name not in INSTALLED and not name.startswith("file:"):
-        return [_describe_download(name)]
-    if name not in INSTALLED:
+    if name == "stories" or name.startswith("file:"):
         lengths = [len(text.encode("utf-8")) for text in documents(name)]
-        return [Row(name, "", "", len(lengths), sum(lengths))]
+        license = STORIES_LICENSE if name == "stories" else ""
+        return [Row(name, "", license, len(lengths), sum(lengths))]
+    if name not in INSTALLED:
+        return [_describe_download(name)]
     rows = []
     for source, texts in _installed(name, sources):
         sizes = [len(text.encode("utf-8")) for text in texts]
@@ -212,7 +226,7 @@ def _show(name: str, n_documents: int) -> None:
 
 def _list() -> None:
     print(table([_describe_download(name) for name in catalog.CATALOG]))
-    print("\nand docs, code, file:PATH, gutenberg:NUMBER; a dash: not fetched yet")
+    print("\nand stories, docs, code, file:PATH, gutenberg:NUMBER; -: not fetched yet")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import llm_core
+from llm_core import stories
 
 PACKAGE = Path(llm_core.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
@@ -36,6 +37,18 @@ def imported_modules(path: Path) -> set[str]:
             assert node.level == 0, f"{path.name}: relative import on line {node.lineno}"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name.split(".")[1] for name in found if name.startswith("llm_core.")}
+
+
+def imported_within(path: Path, package: str) -> set[str]:
+    """The modules of a subpackage that a file imports anywhere: ``engine``, ``plots``."""
+    start = f"llm_core.{package}."
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name.removeprefix(start).split(".")[0] for name in found if name.startswith(start)}
 
 
 def public_definitions(node: ast.Module | ast.ClassDef, prefix: str = ""):
@@ -66,6 +79,20 @@ def test_a_module_imports_only_what_stands_before_it(path):
         if name != name_of(path) and order.index(name) > order.index(name_of(path))
     }
     assert not later, f"{path.name} stands before {sorted(later)} in READING_ORDER"
+
+
+def test_the_modules_of_the_stories_keep_the_same_law():
+    """The plots are one place in the order; among themselves they import nothing."""
+    folder, order = PACKAGE / "stories", list(stories.MODULES)
+    files = {one for one in folder.rglob("*.py") if not one.name.startswith("__")}
+    assert {one.relative_to(folder).with_suffix("").parts[0] for one in files} == set(order)
+    for path in files:
+        own = path.relative_to(folder).with_suffix("").parts[0]
+        later = {
+            one for one in imported_within(path, "stories") if order.index(one) > order.index(own)
+        }
+        assert not later, f"stories/{path.name} stands before {sorted(later)} in stories.MODULES"
+        assert own != "plots" or "plots" not in imported_within(path, "stories")
 
 
 def test_the_import_law_sees_imports_inside_functions(tmp_path):
