@@ -23,9 +23,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=text)
         if name in ("execute", "verify"):
-            command.add_argument("chapter", nargs="?", help="two digits, 05; all without it")
+            command.add_argument("chapter", nargs="?", help="05, or a1; all without it")
         if name == "cut":
-            command.add_argument("chapter", help="two digits, 05")
+            command.add_argument("chapter", help="05, or a1 for an appendix")
         if name == "execute":
             default = os.environ.get("BOOK_PROFILE", "book")
             command.add_argument("--profile", choices=PROFILES, default=default)

@@ -28,6 +28,7 @@ ANSI = re.compile(r"\x1b\[")
 LABEL = re.compile(r"^\(([\w-]+)\)=\s*$|^:(?:name|label): ([\w:-]+)\s*$", re.MULTILINE)
 MATH_LABEL = re.compile(r"^\$\$\s*\(([\w-]+)\)\s*$", re.MULTILINE)
 REFERENCE = re.compile(r"\{(numref|ref|eq|prf:ref|term|cite:?\w*|glue:\w+|doc)\}`([^`]+)`")
+GLUED_BLOCK = re.compile(r"^```\{glue:md\} (\S+)$", re.MULTILINE)
 TARGET = re.compile(r"<([^<>]+)>\s*$")
 STARTED = re.compile(r"```+\{(exercise|solution)-start\}")
 FIGURE_PATH = re.compile(r"^```+\{(?:figure|image)\} (\S+)", re.MULTILINE)
@@ -163,9 +164,12 @@ def check_notebooks(found: Breaches) -> None:
 
 
 # ---------------------------------------------------------------- references
-def glued_names() -> set[str]:
+def glued() -> dict[str, str]:
+    """What the cells hand to the prose, by name; of Markdown its source, which may hold labels."""
     return {
-        output["metadata"]["scrapbook"]["name"]
+        output["metadata"]["scrapbook"]["name"]: "".join(
+            text for mime, text in output["data"].items() if mime.endswith("text/markdown")
+        )
         for path in notebooks.chapter_paths()
         for cell in notebooks.code_cells(notebooks.read(path))
         for output in cell.outputs
@@ -176,7 +180,7 @@ def glued_names() -> set[str]:
 def defined() -> dict[str, set[str]]:
     """What can be referred to, by kind."""
     labels: set[str] = set()
-    for _, text in texts():
+    for text in [text for _, text in texts()] + list(glued().values()):
         labels |= {a or b for a, b in LABEL.findall(text)} | set(MATH_LABEL.findall(text))
     for path in notebooks.chapter_paths():
         for cell in notebooks.code_cells(notebooks.read(path)):
@@ -188,13 +192,15 @@ def defined() -> dict[str, set[str]]:
         "label": labels,
         "term": {term.strip().lower() for term in terms},
         "cite": set(BIB_KEY.findall((ROOT / "references.bib").read_text(encoding="utf-8"))),
-        "glue": glued_names(),
+        "glue": set(glued()),
     }
 
 
 def check_references(found: Breaches) -> None:
     known = defined()
     for place, text in texts():
+        for name in set(GLUED_BLOCK.findall(text)) - known["glue"]:
+            found.add(place, f"{{glue:md}} points nowhere: {name}")
         for role, content in REFERENCE.findall(text):
             target = TARGET.search(content)
             name = (target.group(1) if target else content).strip()

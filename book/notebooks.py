@@ -25,7 +25,10 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def chapter_paths(chapter: str | None = None) -> list[Path]:
-    """The notebooks of the book in order, or the one whose name begins with ``chapter``."""
+    """The notebooks of the book, chapters before appendices, or the one named ``chapter``.
+
+    A chapter's file begins with two digits, an appendix's with ``a`` and one: 05, a1.
+    """
     paths = sorted(CHAPTERS.glob("*.ipynb"))
     if not chapter:
         return paths
@@ -34,6 +37,12 @@ def chapter_paths(chapter: str | None = None) -> list[Path]:
         known = ", ".join(p.stem.split("-")[0] for p in paths)
         raise SystemExit(f"error: no chapter {chapter!r}; there are {known}")
     return found
+
+
+def number(path: Path) -> str:
+    """What the book calls it: 5 for ``05-pretraining``, A for the appendix ``a1-the-world``."""
+    first = path.stem.split("-")[0]
+    return chr(ord("A") + int(first[1:]) - 1) if first.startswith("a") else str(int(first))
 
 
 def read(path: Path) -> NotebookNode:

@@ -11,7 +11,7 @@ import zxingcpp
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import DictionaryObject
 
-from book.notebooks import ROOT, chapter_paths
+from book.notebooks import ROOT, chapter_paths, markdown_cells, number, read
 
 LEAST_INDEX_ENTRIES = 40
 INDEX_ENTRY = re.compile(r"^\s*\\item .+, \\hyperpage", re.MULTILINE)
@@ -61,14 +61,20 @@ def outline_pages(reader: PdfReader) -> list[tuple[int, str, int]]:
     return found
 
 
-def chapter_pages(reader: PdfReader, number: int) -> range:
-    """Pages of the numbered chapter, counted from 0."""
-    marks = outline_pages(reader)
+def heading(path: Path) -> str:
+    """A chapter as the outline names it: ``1 Tokenization``."""
+    source = next(markdown_cells(read(path))).source
+    return f"{number(path)} {re.search(r'^# (.+)$', source, re.MULTILINE)[1]}"
+
+
+def chapter_pages(reader: PdfReader, path: Path) -> range:
+    """Pages of a chapter or an appendix, counted from 0."""
+    marks, wanted = outline_pages(reader), heading(path)
     for place, (level, title, page) in enumerate(marks):
-        if re.match(rf"{number}\s", title):
+        if " ".join(title.split()) == wanted:
             later = (p for lv, _, p in marks[place + 1 :] if lv <= level)
             return range(page, next(later, len(reader.pages)))
-    raise SystemExit(f"error: the PDF's outline has no chapter {number}")
+    raise SystemExit(f"error: the PDF's outline has no chapter {wanted!r}")
 
 
 def codes_on(document: pypdfium2.PdfDocument, page: int) -> list[str]:
@@ -92,11 +98,11 @@ def faults(path: Path) -> list[str]:
     if not reader.outline:
         found.append("the outline is empty")
     document = pypdfium2.PdfDocument(path)
-    for number in range(len(reader.pages)):
-        if "??" in document[number].get_textpage().get_text_range():
-            found.append(f"?? on page {number + 1}")
+    for page in range(len(reader.pages)):
+        if "??" in document[page].get_textpage().get_text_range():
+            found.append(f"?? on page {page + 1}")
     for notebook in chapter_paths():
-        first = chapter_pages(reader, int(notebook.stem.split("-")[0]))[0]
+        first = chapter_pages(reader, notebook)[0]
         if page_address(notebook) not in codes_on(document, first):
             found.append(f"no QR code to {page_address(notebook)} on page {first + 1}")
     return found
@@ -124,7 +130,7 @@ def cut(path: Path, chapter: str) -> Path:
     (notebook,) = chapter_paths(chapter)
     reader = PdfReader(path)
     writer = PdfWriter()
-    pages = chapter_pages(reader, int(notebook.stem.split("-")[0]))
+    pages = chapter_pages(reader, notebook)
     writer.append(path, pages=(pages.start, pages.stop), import_outline=False)
     target = path.with_name(f"{notebook.stem}.pdf")
     writer.write(target)

@@ -49,8 +49,8 @@ def glued(cell: NotebookNode) -> dict[str, str]:
         name = output.get("metadata", {}).get("scrapbook", {}).get("name")
         if name:
             data = output["data"]
-            mime = next(m for m in data if m.endswith(("text/plain", "markdown")))
-            values[name] = data[mime]
+            mimes = sorted(m for m in data if m.endswith(("text/plain", "text/markdown")))
+            values[name] = data[mimes[0]]  # Markdown before the name of its object
     return values
 
 

@@ -17,7 +17,7 @@ from book import doctor, pdfcheck, press
 from book.notebooks import ROOT, chapter_paths
 
 sys.path.insert(0, str(ROOT / "book" / "ext"))
-from groundtruth import chapters, citations, colophon, latex
+from groundtruth import chapters, citations, colophon, latex, quotes
 
 SOURCE = r"""\chapter{Tokenization}\label{one}
 text
@@ -91,6 +91,31 @@ def test_a_chapter_cannot_be_cut_from_a_book_that_is_not_pressed(tmp_path, monke
     monkeypatch.setattr(press, "PDF", tmp_path / "none.pdf")
     with pytest.raises(SystemExit, match="run make pdf"):
         press.cut("01")
+
+
+def test_a_page_of_words_quotes_what_a_chapter_glued():
+    values = {"n-words": "118", "poem": "> one\n>\n> two"}
+    page = "Of {glue:text}`n-words` words:\n\n```{glue:md} poem\n:format: myst\n```\n"
+    assert quotes.fill_in(page, values) == "Of 118 words:\n\n> one\n>\n> two\n"
+    assert quotes.fill_in("{glue:text}`missing`", values) == "{glue:text}`missing`"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"application/papermill.record/text/plain": "'it\\'s'"}, "it's"),
+        ({"application/papermill.record/text/plain": "3.5"}, "3.5"),
+        ({"text/plain": "<Markdown>", "text/markdown": ["a", "b"]}, "ab"),
+    ],
+)
+def test_a_glued_value_is_read_as_its_text(data, text):
+    assert quotes.value(data) == text
+
+
+def test_an_appendix_is_found_in_the_outline_by_letter_and_title():
+    names = {path.stem: pdfcheck.heading(path) for path in chapter_paths()}
+    assert names["01-tokenization"] == "1 Tokenization"
+    assert names["a1-the-world"] == "A The world"
 
 
 def test_durations_read_as_a_reader_would_say_them():

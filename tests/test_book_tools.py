@@ -35,6 +35,25 @@ def breaches(function, *arguments):
     return " | ".join(found)
 
 
+def test_chapters_are_numbered_and_appendices_lettered(monkeypatch, tmp_path):
+    for stem in ("a2-y", "10-x", "a1-z", "02-w"):
+        notebooks.write(chapter(new_markdown_cell("# x")), tmp_path / f"{stem}.ipynb")
+    monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
+    paths = notebooks.chapter_paths()
+    assert [notebooks.number(path) for path in paths] == ["2", "10", "A", "B"]
+    assert notebooks.chapter_paths("a1") == [tmp_path / "a1-z.ipynb"]
+    with pytest.raises(SystemExit, match="there are 02, 10, a1, a2"):
+        notebooks.chapter_paths("a3")
+
+
+def test_glued_markdown_is_compared_by_its_text_whatever_the_order_of_its_forms():
+    forms = {"text/plain": "<Markdown object>", "text/markdown": "| 1.25 |"}
+    for order in (list(forms), list(forms)[::-1]):
+        data = {f"application/papermill.record/{mime}": forms[mime] for mime in order}
+        output = new_output("display_data", data=data, metadata={"scrapbook": {"name": "t"}})
+        assert verify.glued(new_code_cell("", outputs=[output])) == {"t": "| 1.25 |"}
+
+
 def test_normalising_twice_changes_nothing_more():
     notebook = chapter(new_code_cell("x  \n", outputs=[stream("a"), stream("b")]))
     once = nbformat.writes(notebook)

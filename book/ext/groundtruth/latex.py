@@ -14,7 +14,11 @@ from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.texescape import escape
 
-UNNUMBERED = {"Front Matter", "Back Matter"}
+OPENINGS = {  # what opens a part that gets no page of its own
+    "Front Matter": "\\bookunnumbered",
+    "Appendices": "\\bookappendices",
+    "Back Matter": "\\bookunnumbered",
+}
 KEPT_TOGETHER = 16  # lines: a cell with its output up to this size is not split over two pages
 FIRST_LINES = 8  # of a longer one, this much at least stands before a page ends
 BOX_KEPT_TOGETHER = 30  # the same for an exercise or a solution with its cells
@@ -131,7 +135,7 @@ def raw(tex: str) -> nodes.raw:
 
 
 class Structure(SphinxPostTransform):
-    """Drop the landing page, leave front and back matter without numbers and part pages."""
+    """Drop the landing page; front and back matter get no numbers, appendices letters."""
 
     default_priority = 750  # after sphinx-jupyterbook-latex has arranged the parts (700)
     formats = ("latex",)
@@ -147,8 +151,8 @@ class Structure(SphinxPostTransform):
             sections = [c for c in file.children if isinstance(c, nodes.section)]
             if not sections:
                 continue
-            if file["docname"] in UNNUMBERED:
-                sections[0].replace(sections[0][0], raw("\\bookunnumbered\n"))
+            if file["docname"] in OPENINGS:
+                sections[0].replace(sections[0][0], raw(OPENINGS[file["docname"]] + "\n"))
             elif file["docname"] not in self.env.titles:  # a numbered part
                 sections[0].insert(1, raw("\\booknumbered\n"))
             elif file["docname"] == "bibliography":  # LaTeX prints its own heading
