@@ -94,6 +94,26 @@ def windows() -> Figure:
 
 
 @style.figure
+def known_answers(
+    tokens: Sequence[str], paid: Sequence[float], expected: Sequence[float]
+) -> Figure:
+    """What a perfect reader pays for each token of a text, and what it pays there on average."""
+    fig, ax = style.canvas("text", 2.5)
+    places = range(len(tokens))
+    ax.bar(places, paid, 0.72, color=style.COLORS["token"], ec=style.INK, lw=0.5,
+           label="paid for the token that came")  # fmt: skip
+    ax.plot(places, expected, "o", ms=3.2, mfc=style.PAPER, mec=style.INK, mew=0.8,
+            label="on average over the possible tokens", clip_on=False)  # fmt: skip
+    labels = [token.replace(" ", "·").replace("\n", "\\n") for token in tokens]
+    ax.set_xticks(places, labels, rotation=90, fontsize=7.5, family="DejaVu Sans Mono")
+    ax.tick_params(axis="x", length=0)
+    top = 1.45 * max(*paid, *expected)  # room for the legend
+    ax.set(xlim=(-0.8, len(tokens) - 0.2), ylim=(0, top), ylabel="nats")
+    ax.legend(loc="upper right", ncols=2)
+    return fig
+
+
+@style.figure
 def shuffles(orders: Mapping[str, Sequence[int]]) -> Figure:
     """Which window is read at each place of an epoch, under several ways to shuffle."""
     fig, axes = _panels(2.15, columns=len(orders), sharey=True)
@@ -364,7 +384,9 @@ def impossible_loss(losses: Mapping[str, Sequence[float]], lines: Mapping[str, f
         ax.plot(loss, style.LINES[row], color=color, lw=1.2, label=name)
     for row, (name, value) in enumerate(lines.items()):
         ax.axhline(value, color=style.COLORS["floor"], lw=0.9, ls=style.LINES[row + 2])
-        ax.text(len(loss), value - 0.15, name, ha="right", va="top", fontsize=8)
+        low = value < 1  # no room under a low line, and the legend to the right of its middle
+        place, shift, va = (0.66, 0.1, "bottom") if low else (1.0, -0.15, "top")
+        ax.text(place * len(loss), value + shift, name, ha="right", va=va, fontsize=8)
     ax.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None), xlim=(0, len(loss)))
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.3))
     return fig

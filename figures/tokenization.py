@@ -284,13 +284,12 @@ def length_by_size(
 ) -> Figure:
     """Bytes a token on held-out text; ``curves[trained on, tested on]`` along ``sizes``."""
     fig, ax = style.canvas(height=2.8)
-    color = {"docs": style.COLORS["query"], "code": style.COLORS["key"]}
-    marker = {"docs": "o", "code": "s"}
+    roles = {"docs": "query", "code": "key", "stories": "value"}
+    marker = {"docs": "o", "code": "s", "stories": "^"}
     for (trained, tested), curve in curves.items():
-        same = trained == tested
-        line, face = ("-", color[tested]) if same else ("--", style.PAPER)
+        ink, mark = style.COLORS[roles[tested]], marker[tested]
+        line, face = ("-", ink) if trained == tested else ("--", style.PAPER)
         label = f"{tested}, trained on {trained}"
-        ink, mark = color[tested], marker[tested]
         ax.plot(sizes, curve, line, label=label, color=ink, marker=mark, mfc=face)
     _size_axis(ax, sizes)
     ax.set_ylim(bottom=0)
