@@ -399,10 +399,12 @@ def test_the_world_is_as_large_as_promised():
 
 
 def test_stories_have_one_to_four_episodes_and_60_to_600_tokens(told, tokenizer):
-    assert {len(one.facts.plots) for one in told} == {1, 2, 3, 4}
-    lengths = sorted(len(tokenizer.encode(one.text)) for one in told)
-    assert 60 <= lengths[0] <= lengths[-1] <= 660
-    assert lengths[int(0.998 * N)] <= 600
+    many = list(stories.stories(20_000, seed=6))
+    assert {len(one.facts.plots) for one in many} == {1, 2, 3, 4}
+    longest = sorted(many, key=lambda one: len(one.text))[-300:]
+    assert max(len(tokenizer.encode(one.text)) for one in longest) <= 600
+    lengths = [len(tokenizer.encode(one.text)) for one in told]
+    assert min(lengths) >= 60
     nats = -sum(one.log_prob for one in told) / (sum(lengths) + len(told))
     assert 0.5 <= nats <= 0.8
 
@@ -475,7 +477,7 @@ def test_the_first_stories_are_these_bytes_on_every_machine():
     assert hashlib.sha256(text.encode()).hexdigest() == FIRST_STORIES
 
 
-FIRST_STORIES = "3267c795385437d53a4a0278dfc9711b837b6557682925d7d3f622039ff6cc4d"
+FIRST_STORIES = "7f80d455744220744a44001a65f643f8466ebbcf3649b56bfd7efe04e27397a5"
 
 
 # --- the command line ---------------------------------------------------------------------------
