@@ -21,8 +21,8 @@ MOST_EPISODES = 4
 # at what happened: that a story is over must say nothing about whether it went well.
 GOES_ON = (38, 60, 95)
 # About how many words a story of one, two, three, four episodes may have: for a tokenizer of 1,024
-# tokens that comes to 600 tokens, hardly ever to more. Four have more words, since all of them are short plots,
-# whose lengths differ less.
+# tokens that comes to 600 tokens, hardly ever to more. Four have more words, since all of them are
+# short plots, whose lengths differ less.
 MOST_WORDS = (297, 297, 297, 330)
 LAST_WORDS = 16  # kept for the way home
 SHORT = 67  # a plot that takes no more words fits wherever a story may go on
