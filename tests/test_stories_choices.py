@@ -88,6 +88,8 @@ def test_a_choice_with_nothing_left_is_refused_by_name():
 def test_a_decision_without_a_choice_is_refused(percent):
     with pytest.raises(ValueError, match=f"percent={percent}"):
         yes_or_no(percent)
+    with pytest.raises(ValueError, match=f"percent={percent}"):
+        Teller(Random(0).random, World()).chance(percent)
 
 
 # --- words --------------------------------------------------------------------------------------

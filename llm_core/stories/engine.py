@@ -46,7 +46,8 @@ class Tell(Protocol):
         """Mark that the outcome of this episode is decided from here on."""
 
 
-LOG_PERCENT = [-math.inf, *(math.log(n / 100) for n in range(1, 100)), 0.0]
+# by percent: the log-probabilities of no and yes; yes_or_no refuses what leaves no choice
+LOG_CHANCE = {n: (math.log(1 - n / 100), math.log(n / 100)) for n in range(1, 100)}
 Beat = Callable[[Tell, World], Any]  # returns the next beat, or None at the end
 
 
@@ -131,11 +132,14 @@ class Teller(Narrator):
 
     def chance(self, percent: int) -> bool:
         """True with ``percent`` chances in a hundred."""
+        logs = LOG_CHANCE.get(percent)
+        if logs is None:
+            return self.pick(yes_or_no(percent)) is True
         u = self.random()
         self.decisions.append((len(self.trace), self.position))
         self.trace.append(u)
         yes = u * 100 < percent
-        self.log_prob += LOG_PERCENT[percent if yes else 100 - percent]
+        self.log_prob += logs[yes]
         return yes
 
     def pick(self, choice: AnyChoice) -> Any:
