@@ -28,4 +28,9 @@ READING_ORDER = (
     "corpora",
     "shards",
     "dataset",
+    # network
+    "config",
+    "layers",
+    "attention",
+    "model",
 )
