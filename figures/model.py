@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from figures import style
 
-GPT2_SMALL = {"n_layer": 12, "d_model": 768, "vocab_size": 50_257}  # Radford et al. (2019)
 BATCH, TIME = 4, 256
 
 
@@ -20,21 +19,22 @@ def pipeline() -> dict[str, str]:
     numbers, so the pass costs nothing; one block stands for all, which do not change the shape.
     """
     import torch
-    from torch import nn
 
-    d_model, vocab_size = GPT2_SMALL["d_model"], GPT2_SMALL["vocab_size"]
+    from llm_core.config import preset
+    from llm_core.model import GPT
+
+    config = preset("gpt2-124m")
     with torch.device("meta"):
+        model = GPT(config)
         ids = torch.zeros(BATCH, TIME, dtype=torch.long)
-        token = nn.Embedding(vocab_size, d_model)(ids)
-        position = nn.Embedding(TIME, d_model)(torch.arange(TIME))
+        token, position = model.token_embedding(ids), model.position_embedding(torch.arange(TIME))
         x = token + position
-        block = nn.TransformerEncoderLayer(d_model, nhead=12, batch_first=True, norm_first=True)
-        h = block(x)
-        logits = nn.Linear(d_model, vocab_size, bias=False)(h)
+        h = model.final_norm(model.blocks[0](x))
+        logits = model.logits(h)
         probabilities = logits.softmax(dim=-1)
         next_ids = probabilities[:, -1].argmax(dim=-1)
     return {
-        "layers": str(GPT2_SMALL["n_layer"]),
+        "layers": str(config.n_layer),
         "shapeIds": shape(ids),
         "shapeToken": shape(token),
         "shapePosition": shape(position),
