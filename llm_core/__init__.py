@@ -33,4 +33,6 @@ READING_ORDER = (
     "layers",
     "attention",
     "model",
+    # learning
+    "checkpoint",
 )
