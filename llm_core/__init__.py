@@ -33,6 +33,11 @@ READING_ORDER = (
     "layers",
     "attention",
     "model",
+    "loss",
     # learning
+    "optim",
     "checkpoint",
+    # shipping
+    "hfconfig",
+    "hf",
 )

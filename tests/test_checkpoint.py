@@ -218,7 +218,7 @@ while True:
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
-    """SIGKILL after a few milliseconds more each time; what is there must load and be one step's."""
+    """SIGKILL a few milliseconds later each time; what is there must load and be of one step."""
     script = tmp_path / "writer.py"
     script.write_text(WRITER)
     run, last = tmp_path / "run", 0

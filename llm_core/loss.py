@@ -1,0 +1,183 @@
+"""What training minimizes: the mean negative log-probability of the tokens that came.
+
+The head of a language model turns every token into V numbers, and a float32 table of them for a
+whole batch, (B, T, V), is often the largest tensor of a training step. Here it never exists: head
+and loss are one function, which goes over the tokens in chunks and takes the gradient on the way,
+so that each chunk of logits is computed once and then forgotten. Chapter 4 derives the loss and
+its gradient, softmax minus one-hot.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+IGNORE = -100  # a target that does not count; torch uses the same number
+CHUNK_TOKENS = 1024
+# The softmax goes over a chunk in blocks of about a megabyte, which stay in a core's cache; over a
+# chunk of 1,024 x 50,257 at once it took six times as long.
+BLOCK_NUMBERS = 1 << 18
+
+
+def _flat(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """hidden as (N, D) and targets as (N,), checked to fit the head (V, D) and one another."""
+    if chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens={chunk_tokens} must be at least 1; try {CHUNK_TOKENS}")
+    if targets.shape != hidden.shape[:-1] or weight.shape[1:] != hidden.shape[-1:]:
+        raise ValueError(
+            f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets "
+            f"{tuple(targets.shape)} do not belong together; give (B, T, D), (V, D) and (B, T)"
+        )
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    wrong = ((targets < 0) | (targets >= len(weight))) & (targets != IGNORE)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"target {int(targets[wrong][0])} is no id of a vocabulary of {len(weight)}; targets "
+            f"are 0 to {len(weight) - 1}, or {IGNORE} where no loss is wanted"
+        )
+    return hidden, targets
+
+
+def _as_autocast_has_it(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the dtype that a matrix product would see under autocast; as they are without."""
+    device = hidden.device.type
+    if not torch.is_autocast_enabled(device) or hidden.dtype == torch.float64:
+        return hidden, weight
+    dtype = torch.get_autocast_dtype(device)
+    return hidden.to(dtype), weight.to(dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What the softmax is computed in: float32, or float64 where the model is."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of logits (n, V), wide: exp(logits - most), its sums (n, 1), and log sum exp (n, 1)."""
+    wide = logits.to(_wide(logits.dtype), copy=True)
+    most = wide.amax(dim=-1, keepdim=True)
+    total = wide.sub_(most).exp_().sum(dim=-1, keepdim=True)
+    return wide, total, most + total.log()
+
+
+def _log_probs(logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
+    """log softmax(logits)[target]: logits (n, V), targets (n,) -> (n,), 0 where IGNORE.
+
+    With a ``scale``, the logits are replaced by ``scale`` x the gradient of the summed loss.
+    """
+    n_rows = max(1, BLOCK_NUMBERS // logits.shape[1])
+    found = []
+    for start in range(0, len(logits), n_rows):
+        block = logits[start : start + n_rows]
+        ids = targets[start : start + n_rows, None]
+        counts, ids = ids != IGNORE, ids.clamp(min=0)
+        at_target = block.gather(1, ids)
+        wide, total, log_total = _exponentials(block)
+        found.append(torch.where(counts, at_target - log_total, 0).squeeze(1))
+        if scale is not None:
+            factor = torch.where(counts, scale, 0)
+            # Rounded once, at the end: 1 - p of a sure token would be lost in bfloat16.
+            block.copy_(wide.mul_(factor / total).scatter_add_(1, ids, -factor))
+    return torch.cat(found)
+
+
+class _HeadLoss(torch.autograd.Function):
+    """The mean loss, whose gradients are ready when it is: the forward pass takes them along."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int
+    ) -> Tensor:
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        scale = 1 / (targets != IGNORE).sum().to(_wide(hidden.dtype))
+        grad_hidden = torch.empty_like(hidden) if of_hidden else None
+        grad_weight = None
+        loss = torch.zeros_like(scale)
+        for start in range(0, len(targets), chunk_tokens):
+            part = slice(start, start + chunk_tokens)
+            x = hidden[part]
+            logits = x @ weight.T  # (chunk, V), then its gradient in its place
+            loss -= _log_probs(logits, targets[part], scale).sum()
+            if grad_hidden is not None:
+                torch.mm(logits, weight, out=grad_hidden[part])
+            if of_weight:
+                grad_weight = _added(grad_weight, logits, x, len(targets))
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """The stored gradients, times that of the loss, which is 1 unless the loss is scaled."""
+        grads = ctx.saved_tensors
+        if bool(grad != 1):
+            grads = [None if one is None else one * grad.to(one.dtype) for one in grads]
+        return grads[0], grads[1], None, None
+
+
+def _added(total: Tensor | None, grad_logits: Tensor, x: Tensor, n_tokens: int) -> Tensor:
+    """total + grad_logits^T x, (V, D). The sum over chunks is wider than its terms."""
+    if total is None:
+        product = grad_logits.T @ x
+        return product if len(x) == n_tokens else product.to(_wide(x.dtype))
+    if total.dtype == x.dtype:
+        return total.addmm_(grad_logits.T, x)
+    return total.add_(grad_logits.T @ x)
+
+
+def cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int = CHUNK_TOKENS
+) -> Tensor:
+    """Mean of -log softmax(hidden weight^T)[target]: (B, T, D), (V, D), (B, T) int64 -> ().
+
+    Targets that are -100 do not count. ``hidden`` is ``GPT.hidden(ids)`` and ``weight`` is
+    ``GPT.output_weight``. Products are in the dtype of the two, or that of autocast; the softmax
+    and the loss are in float32 (float64 in float64). At most ``chunk_tokens`` x V logits exist at
+    a time. Gradients are exact for both arguments and can be taken once, not differentiated again.
+    Raises ValueError for shapes that do not fit, a target that is no id, and if no target counts.
+    """
+    hidden, targets = _flat(hidden, weight, targets, chunk_tokens)
+    if not bool((targets != IGNORE).any()):
+        raise ValueError(
+            f"all {len(targets)} targets are {IGNORE}, and there is no mean of nothing; leave out "
+            "batches without a target"
+        )
+    hidden, weight = _as_autocast_has_it(hidden, weight)
+    apply: Any = _HeadLoss.apply
+    loss: Tensor = apply(hidden, weight, targets, chunk_tokens)
+    return loss
+
+
+@torch.no_grad()
+def token_log_probs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int = CHUNK_TOKENS
+) -> Tensor:
+    """log softmax(hidden weight^T)[target] of each token: -> (B, T) float32, 0 where -100.
+
+    Arguments and errors are those of ``cross_entropy``; there is no gradient.
+    """
+    shape = targets.shape
+    hidden, targets = _flat(hidden, weight, targets, chunk_tokens)
+    hidden, weight = _as_autocast_has_it(hidden, weight)
+    found = torch.empty(len(targets), dtype=_wide(hidden.dtype), device=hidden.device)
+    for start in range(0, len(targets), chunk_tokens):
+        part = slice(start, start + chunk_tokens)
+        found[part] = _log_probs(hidden[part] @ weight.T, targets[part], None)
+    return found.reshape(shape)
+
+
+def bits_per_byte(nats: float, n_bytes: int) -> float:
+    """What a model needs for a text, comparable between tokenizers: summed loss in nats -> bits.
+
+    ``n_bytes`` is the length of the text in UTF-8. Raises ValueError below 1 byte.
+    """
+    if n_bytes < 1:
+        raise ValueError(f"n_bytes={n_bytes} must be at least 1; give the length of the text")
+    return nats / math.log(2) / n_bytes
