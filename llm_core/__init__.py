@@ -37,6 +37,12 @@ READING_ORDER = (
     # learning
     "optim",
     "checkpoint",
+    # using
+    "intrinsics",
+    "plan",
+    "kernels",
+    "decode",
+    "generate",
     # shipping
     "hfconfig",
     "hf",

@@ -72,10 +72,16 @@ def attention(
     may attend, and broadcasts to (..., H, Tq, Tk); ``causal`` lets the queries, the last Tq of the
     Tk positions, see their past. ``scale`` is 1 / sqrt(C) unless given. PyTorch picks the kernel;
     the (Tq, Tk) table is not built where it can be avoided.
-    Raises ValueError where heads do not divide or a causal call has more queries than keys.
+    Raises ValueError where heads do not divide, a mask is not bool, or a causal call has more
+    queries than keys.
     Papers: Vaswani et al. (2017), Shazeer (2019), Ainslie et al. (2023), Dao et al. (2022).
     """
     n_head, n_kv_head, n_q, n_k = q.shape[-3], k.shape[-3], q.shape[-2], k.shape[-2]
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(
+            f"the mask is {mask.dtype}; give truth values, True where a query may attend: for a "
+            "mask of 0 and -inf that is mask == 0"
+        )
     if n_head % n_kv_head:
         raise ValueError(
             f"{n_kv_head} key/value heads do not divide {n_head} query heads; each needs as many"

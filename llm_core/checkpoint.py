@@ -8,6 +8,7 @@ killed at any moment leaves the last good one. Nothing is pickled. Chapter 5 kil
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pooch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -118,6 +118,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _write_files(
     folder: Path, files: Mapping[str, Mapping[str, Tensor]], manifest: dict[str, Any]
 ) -> None:
@@ -128,7 +136,7 @@ def _write_files(
         except SafetensorError as error:  # its word for a full disk
             raise OSError(f"cannot write {folder / name}: {error}") from error
         _sync(folder / name)
-    manifest["sha256"] = {name: pooch.file_hash(str(folder / name)) for name in files}
+    manifest["sha256"] = {name: _sha256(folder / name) for name in files}
     path = folder / MANIFEST
     with path.open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
@@ -239,7 +247,7 @@ def _tensors(path: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, Te
     file = path / name
     if not file.is_file():
         raise CheckpointError(f"{file} is missing{_remedy(path)}")
-    if pooch.file_hash(str(file)) != manifest["sha256"].get(name):
+    if _sha256(file) != manifest["sha256"].get(name):
         raise CheckpointError(f"{file} is truncated or was altered{_remedy(path)}")
     try:
         return load_file(file)

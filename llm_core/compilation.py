@@ -1,4 +1,4 @@
-"""Machine code for the tokenizer's inner loops, by numba, kept on disk from the first call on.
+"""Machine code for inner loops, by numba, kept on disk from the first call on.
 
 The chapter on tokenization measures what it gains.
 """
@@ -36,5 +36,5 @@ def announce_compilation() -> None:
     marker = cache_folder("compilation") / f"compiled-{versions}"
     if not marker.exists():
         if sys.stderr.isatty():
-            print("llm_core compiles its tokenizer, once: some seconds ...", file=sys.stderr)
+            print("llm_core compiles its inner loops, once: some seconds ...", file=sys.stderr)
         marker.touch()

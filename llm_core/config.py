@@ -39,6 +39,13 @@ def _check_numbers(config: object, least: dict[str, float]) -> None:
             raise ValueError(f"{field}={value!r} must be a whole number; try {round(value)}")
 
 
+def _check_positive(config: object, names: tuple[str, ...]) -> None:
+    """Raise ValueError where a field is not a number above 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name}={getattr(config, name)} must be above 0")
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """How rotary angles are stretched to reach beyond the context a model was trained on.
@@ -68,6 +75,9 @@ class RopeScaling:
                 f"original_context_length={self.original_context_length} must be the context "
                 f"length of training, at least 1, for rope scaling {self.kind!r}; give it"
             )
+        _check_positive(self, ("beta_fast", "beta_slow"))
+        if self.attention_factor is not None:
+            _check_positive(self, ("attention_factor",))
         if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
             raise ValueError(
                 f"low_freq_factor={self.low_freq_factor} must be above 0 and below "
@@ -80,8 +90,9 @@ class Rope:
     """Rotary positions (Su et al., 2021): which pairs of a head turn, and how fast.
 
     ``theta`` is the base of the angles; ``layout`` says which entries form a pair: entry i and
-    i + R/2 (``half``, as Llama's published weights have it) or 2i and 2i + 1 (``interleaved``, as
-    in the paper); ``fraction`` is the part of the head that turns at all, the rest keeps still.
+    i + R/2 (``half``, as in the Llama weights that transformers loads) or 2i and 2i + 1
+    (``interleaved``, as in the paper); ``fraction`` is the part of the head that turns at all, the
+    rest keeps still.
     """
 
     theta: float = 10_000.0
@@ -92,6 +103,8 @@ class Rope:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_numbers(self, {"theta": 1.0})
+        if self.scaling is not None and self.scaling.kind == "yarn" and self.theta <= 1:
+            raise ValueError(f"theta={self.theta} must be above 1 for yarn; try 10000.0")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction={self.fraction} must be above 0 and at most 1; try 1.0")
 
@@ -226,6 +239,8 @@ class GPTConfig:
 
 def _nearest_divisors(number: int, near: int) -> str:
     """The divisors of a number next to one that does not divide it: ``4 or 8``."""
+    if number > 1 << 20:  # not worth the search, and a hostile file could make it a long one
+        return "one of its divisors"
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     below = [str(d) for d in divisors if d < near][-1:]
     above = [str(d) for d in divisors if d > near][:1]

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from llm_core import runtime
+from llm_core.checkpoint import CheckpointError
 from llm_core.config import GPTConfig
 from llm_core.download import DownloadError, OfflineError
-from llm_core.hfconfig import CheckpointError, config_from_hf, config_to_hf, read_json
+from llm_core.hfconfig import config_from_hf, config_to_hf, read_json
 from llm_core.model import GPT
 from llm_core.tokenizer import Tokenizer
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
+from llm_core.checkpoint import CheckpointError
 from llm_core.config import GPTConfig, MLPKind, Norm, Rope, RopeScaling
 
 GELUS: dict[str, MLPKind] = {
@@ -31,10 +32,6 @@ ARCHITECTURES = {
 }
 JSON_BYTES = 1 << 24  # no config or index needs as much
 LARGEST = sys.float_info.max
-
-
-class CheckpointError(ValueError):
-    """A folder or file is no checkpoint of a supported model, or a damaged one."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ CHUNK_TOKENS = 1024
 # The softmax goes over a chunk in blocks of about a megabyte, which stay in a core's cache; over a
 # chunk of 1,024 x 50,257 at once it took six times as long.
 BLOCK_NUMBERS = 1 << 18
+BLOCK_ROWS = 1 << 13  # of the gradient of the head, while it is widened
 
 
 def _flat(
@@ -59,8 +60,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of logits (n, V), wide: exp(logits - most), its sums (n, 1), and log sum exp (n, 1)."""
-    wide = logits.to(_wide(logits.dtype), copy=True)
+    """Of logits (n, V): exp(logits - most), its sums (n, 1), and log sum exp (n, 1), all wide.
+
+    Logits that are wide already are overwritten.
+    """
+    wide = logits.to(_wide(logits.dtype))
     most = wide.amax(dim=-1, keepdim=True)
     total = wide.sub_(most).exp_().sum(dim=-1, keepdim=True)
     return wide, total, most + total.log()
@@ -69,7 +73,7 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _log_probs(logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
     """log softmax(logits)[target]: logits (n, V), targets (n,) -> (n,), 0 where IGNORE.
 
-    With a ``scale``, the logits are replaced by ``scale`` x the gradient of the summed loss.
+    The logits are overwritten: with a ``scale``, by ``scale`` x the gradient of the summed loss.
     """
     n_rows = max(1, BLOCK_NUMBERS // logits.shape[1])
     found = []
@@ -87,6 +91,23 @@ def _log_probs(logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
     return torch.cat(found)
 
 
+def _add_product(total: Tensor, grad_logits: Tensor, x: Tensor, first: bool) -> None:
+    """total += grad_logits^T x, (V, D); where it is the first, total is what it was not yet.
+
+    A product narrower than ``total`` goes by blocks of rows, which need little memory.
+    """
+    if total.dtype == x.dtype:
+        torch.addmm(total, grad_logits.T, x, beta=0 if first else 1, out=total)
+        return
+    for start in range(0, len(total), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        product = grad_logits[:, rows].T @ x
+        if first:
+            total[rows] = product
+        else:
+            total[rows] += product
+
+
 class _HeadLoss(torch.autograd.Function):
     """The mean loss, whose gradients are ready when it is: the forward pass takes them along."""
 
@@ -97,17 +118,23 @@ class _HeadLoss(torch.autograd.Function):
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         scale = 1 / (targets != IGNORE).sum().to(_wide(hidden.dtype))
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
-        grad_weight = None
+        n_chunks = math.ceil(len(targets) / chunk_tokens)
+        # The sum over chunks is wider than its terms: 64 chunks added up in bfloat16 lost four
+        # times as much as the rounding of their products.
+        dtype = weight.dtype if n_chunks == 1 else _wide(weight.dtype)
+        grad_weight = torch.empty_like(weight, dtype=dtype) if of_weight else None
+        buffer = hidden.new_empty(min(chunk_tokens, len(targets)), len(weight))
         loss = torch.zeros_like(scale)
         for start in range(0, len(targets), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             x = hidden[part]
-            logits = x @ weight.T  # (chunk, V), then its gradient in its place
+            logits = torch.mm(x, weight.T, out=buffer[: len(x)])  # then their gradient
             loss -= _log_probs(logits, targets[part], scale).sum()
             if grad_hidden is not None:
                 torch.mm(logits, weight, out=grad_hidden[part])
-            if of_weight:
-                grad_weight = _added(grad_weight, logits, x, len(targets))
+            if grad_weight is not None:
+                _add_product(grad_weight, logits, x, first=start == 0)
+        del buffer, logits  # their memory is free before that of the rounded gradient is taken
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return loss * scale
@@ -120,16 +147,6 @@ class _HeadLoss(torch.autograd.Function):
         if bool(grad != 1):
             grads = [None if one is None else one * grad.to(one.dtype) for one in grads]
         return grads[0], grads[1], None, None
-
-
-def _added(total: Tensor | None, grad_logits: Tensor, x: Tensor, n_tokens: int) -> Tensor:
-    """total + grad_logits^T x, (V, D). The sum over chunks is wider than its terms."""
-    if total is None:
-        product = grad_logits.T @ x
-        return product if len(x) == n_tokens else product.to(_wide(x.dtype))
-    if total.dtype == x.dtype:
-        return total.addmm_(grad_logits.T, x)
-    return total.add_(grad_logits.T @ x)
 
 
 def cross_entropy(

@@ -95,6 +95,12 @@ def test_heads_that_do_not_divide_are_refused():
         attention(torch.zeros(1, 3, 8), torch.zeros(1, 2, 8), torch.zeros(1, 2, 8), causal=True)
 
 
+def test_a_mask_of_numbers_is_refused_with_the_remedy():
+    q = torch.zeros(1, 3, 8)
+    with pytest.raises(ValueError, match=r"torch.float32; give truth values, True where"):
+        attention(q, q, q, mask=torch.zeros(3, 3))
+
+
 def test_dropout_removes_weights_and_keeps_the_mean():
     torch.manual_seed(0)
     q, k = torch.zeros(1, 1, 8), torch.zeros(1, 4000, 8)

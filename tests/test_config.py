@@ -64,6 +64,9 @@ def test_a_bad_combination_names_value_and_remedy(fields, message):
         (lambda: RopeScaling("linear", 0.5), "factor=0.5"),
         (lambda: RopeScaling("yarn", 2.0), "original_context_length=0 must be"),
         (lambda: RopeScaling("llama3", 2.0, 64, 4.0, 4.0), "below high_freq_factor=4.0"),
+        (lambda: RopeScaling("yarn", 2.0, 64, beta_slow=0.0), "beta_slow=0.0 must be above 0"),
+        (lambda: RopeScaling("yarn", 2.0, 64, attention_factor=-1.0), "attention_factor=-1.0"),
+        (lambda: Rope(theta=1.0, scaling=RopeScaling("yarn", 2.0, 64)), "above 1 for yarn"),
     ],
 )
 def test_parts_of_a_config_refuse_what_cannot_work(make, message):

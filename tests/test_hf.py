@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from llm_core import hf
+from llm_core.checkpoint import CheckpointError
 from llm_core.config import GPTConfig, Norm, Rope, RopeScaling
 from llm_core.download import DownloadError, OfflineError
-from llm_core.hfconfig import CheckpointError, config_from_hf, config_to_hf
+from llm_core.hfconfig import config_from_hf, config_to_hf
 from llm_core.model import GPT
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer
 

@@ -114,7 +114,8 @@ def test_huge_logits_do_not_overflow():
 
 
 @pytest.mark.parametrize("chunk_tokens", [8, 1024])
-def test_in_bfloat16_only_the_products_are_rounded(chunk_tokens):
+def test_in_bfloat16_only_the_products_are_rounded(chunk_tokens, monkeypatch):
+    monkeypatch.setattr(loss, "BLOCK_ROWS", 20)  # of 50
     hidden, weight, targets = example(torch.bfloat16)
     value, of_hidden, of_weight = grads(cross_entropy, hidden, weight, targets, chunk_tokens)
     wide = [one.detach().double().requires_grad_() for one in (hidden, weight)]
@@ -166,38 +167,54 @@ def test_autocast_is_respected():
 # --- what exists and what does not --------------------------------------------------------------
 
 
-class _Largest(torch.utils._python_dispatch.TorchDispatchMode):
-    """Notes the most numbers that any result of an operation has had."""
+class _Results(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the dtype and the number of entries of every operation's result."""
 
-    most = 0
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if isinstance(result, torch.Tensor):
-            self.most = max(self.most, result.numel())
+            self.sizes.append((str(function), result.dtype, result.numel()))
         return result
 
 
+def wide_example(dtype):
+    """128 tokens, 4 wide, of a vocabulary of 1,000."""
+    hidden = torch.randn(2, 64, 4).to(dtype).requires_grad_()
+    weight = torch.randn(1000, 4).to(dtype).requires_grad_()
+    return hidden, weight, torch.randint(1000, (2, 64))
+
+
 @pytest.mark.parametrize("of", [cross_entropy, token_log_probs])
-def test_no_tensor_is_larger_than_a_chunk_of_logits(of):
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(2, 64, 4, generator=generator, requires_grad=True)
-    weight = torch.randn(1000, 4, generator=generator, requires_grad=True)
-    targets = torch.randint(1000, (2, 64), generator=generator)
-    with _Largest() as largest:
-        value = of(hidden, weight, targets, 16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_tensor_is_larger_than_a_chunk_of_logits_nor_a_wide_one_than_a_block(
+    of, dtype, monkeypatch
+):
+    monkeypatch.setattr(loss, "BLOCK_NUMBERS", 5 * 1000)
+    with _Results() as results:
+        value = of(*wide_example(dtype), 16)
         if value.requires_grad:
             value.backward()
-    assert largest.most == 16 * 1000
+    assert max(size for *_, size in results.sizes) == 16 * 1000
+    if dtype == torch.bfloat16:
+        wide = [size for _, found, size in results.sizes if found == torch.float32]
+        assert max(wide) == 5 * 1000
 
 
-def test_a_frozen_head_takes_no_gradient_and_no_time_for_it():
+def test_a_frozen_head_takes_no_gradient_and_no_product_for_it():
     hidden, weight, targets = example()
     true = grads(plain, hidden, weight, targets)[1]
-    weight = weight.detach()
-    cross_entropy(hidden, weight, targets).backward()
-    torch.testing.assert_close(hidden.grad, true, rtol=1e-5, atol=1e-7)
-    assert weight.grad is None
+    counts = []
+    for head in (weight, weight.detach()):
+        hidden.grad = None
+        with _Results() as results:
+            cross_entropy(hidden, head, targets).backward()
+        counts.append(sum("mm" in name for name, *_ in results.sizes))
+        torch.testing.assert_close(hidden.grad, true, rtol=1e-5, atol=1e-7)
+    assert counts == [3, 2]
 
 
 def test_a_frozen_model_may_train_its_head():
