@@ -44,8 +44,8 @@ class Path:
 CHAPTERS = (
     Chapter(1, "Tokenization", 1, (), (0, 0), finished=True),
     Chapter(2, "Embeddings", 1, (1,), (1, 0), finished=True),
-    Chapter(3, "Causal\nattention", 1, (2,), (2, 0)),
-    Chapter(4, "The full\nGPT", 1, (3,), (3, 0)),
+    Chapter(3, "Causal\nattention", 1, (2,), (2, 0), finished=True),
+    Chapter(4, "The full\nGPT", 1, (3,), (3, 0), finished=True),
     Chapter(5, "Pretraining", 2, (4,), (3, 1)),
     Chapter(6, "Classification\nfine-tuning", 2, (5,), (3, 2)),
     Chapter(7, "Instruction\ntuning", 2, (5,), (4, 2)),

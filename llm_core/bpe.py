@@ -330,7 +330,7 @@ def learn_merges(pieces: Pieces, n_merges: int) -> NDArray[np.int64]:
             f"the distinct pre-tokens have {n} bytes, the most is {2**31 - 1}; "
             "train on a part of the text, or with a pattern that cuts it into words"
         )
-    announce_compilation()
+    announce_compilation("tokenizer")
     n_merges = min(n_merges, n)  # each takes a symbol out of the row at least
     text, row = np.zeros(n, dtype=np.uint8), np.empty((n, 4), dtype=np.int32)
     lay_out(pieces.data, pieces.offsets, text, row)

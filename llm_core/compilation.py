@@ -6,7 +6,7 @@ The chapter on tokenization measures what it gains.
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
@@ -29,12 +29,12 @@ def compiled(function: F) -> F:
     return cast(F, njit(**OPTIONS)(function))
 
 
-@lru_cache(maxsize=1)
-def announce_compilation() -> None:
-    """Say in a terminal, once on a machine, why the first call takes some seconds."""
+@cache
+def announce_compilation(what: str) -> None:
+    """Say in a terminal, once on a machine for each ``what``, why the first call takes seconds."""
     versions = f"numba-{version('numba')}-python-{sys.version_info[0]}.{sys.version_info[1]}"
-    marker = cache_folder("compilation") / f"compiled-{versions}"
+    marker = cache_folder("compilation") / f"compiled-{what}-{versions}"
     if not marker.exists():
         if sys.stderr.isatty():
-            print("llm_core compiles its inner loops, once: some seconds ...", file=sys.stderr)
+            print(f"llm_core compiles its {what}, once: some seconds ...", file=sys.stderr)
         marker.touch()

@@ -24,8 +24,8 @@ from llm_core.kernels import step
 from llm_core.model import GPT
 from llm_core.plan import Numbers, Turn, plan_of, space_for
 
-# A thread costs some 20 microseconds to wake and several meetings a layer: worth it from about this
-# many bytes of weights for each.
+# A thread has to be woken for each token and meets the others several times a layer: with fewer
+# bytes of weights for each, that costs more than it saves.
 BYTES_PER_THREAD = 4_000_000
 
 
@@ -116,7 +116,7 @@ class Decoder:
             raise ValueError(
                 f"max_length={max_length} exceeds context_length={most}; leave it out for all of it"
             )
-        announce_compilation()
+        announce_compilation("decoder")
         self._plan, self._kept = plan_of(model, self.max_length)
         self._space = space_for(model.config, batch_size)
         n_bytes = sum(t.numel() * t.element_size() for t in self._kept)

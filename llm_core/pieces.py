@@ -64,7 +64,7 @@ class PieceTable:
 
     def __init__(self, scanner: int) -> None:
         """``scanner`` is a value of ``llm_core.scanner.SCANNERS``."""
-        announce_compilation()
+        announce_compilation("tokenizer")
         self.scanner = scanner
         self._n_pieces = 0
         self._hashes: Hashes = np.zeros(0, dtype=np.uint64)

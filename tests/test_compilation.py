@@ -40,7 +40,10 @@ def test_compiling_is_announced_once_and_only_in_a_terminal(tmp_path, monkeypatc
                 marker.unlink()
         monkeypatch.setattr("sys.stderr.isatty", lambda answer=in_terminal: answer)
         compilation.announce_compilation.cache_clear()
-        compilation.announce_compilation()
-        said.append("compiles" in capsys.readouterr().err)
+        compilation.announce_compilation("tokenizer")
+        said.append("compiles its tokenizer" in capsys.readouterr().err)
     assert said == [True, False, False]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    compilation.announce_compilation("decoder")
+    assert "compiles its decoder" in capsys.readouterr().err
     compilation.announce_compilation.cache_clear()
