@@ -1,6 +1,6 @@
 """A training step side by side: forward, backward and AdamW, on two threads.
 
-    python bench/train_step.py           # half an hour; writes results/train_step.json
+    python bench/train_step.py           # an hour; writes results/train_step.json
     python bench/train_step.py --quick   # minutes, one round of the small shape, prints only
 
 Every measurement is a fresh process that builds a model of one architecture, takes two steps to
@@ -255,10 +255,10 @@ def do(job: dict[str, Any]) -> Measured:
     return measure_step(job["shape"], job["contender"], job["n_steps"])
 
 
-def jobs(quick: bool) -> list[dict[str, Any]]:
+def jobs(quick: bool, shapes: list[str]) -> list[dict[str, Any]]:
     """What is measured in each round."""
     todo: list[dict[str, Any]] = []
-    for shape in ("small",) if quick else SHAPES:
+    for shape in shapes:
         n_steps = 3 if quick else SHAPES[shape][3]
         if shape != "124M, long":  # that is there for the memory
             limit = {"task": "limit", "shape": shape}
@@ -301,9 +301,9 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
             row[f"share_of_{dtype}_limit"] = seconds / mine
 
 
-def measure_all(quick: bool, rounds: int) -> list[dict[str, Any]]:
+def measure_all(quick: bool, rounds: int, shapes: list[str]) -> list[dict[str, Any]]:
     """All rounds of all jobs."""
-    todo = jobs(quick)
+    todo = jobs(quick, shapes)
     runs: list[list[Measured]] = [[] for _ in todo]
     with tqdm(total=rounds * len(todo)) as bar:
         for _ in range(rounds):
@@ -344,6 +344,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small shape, one round, no file")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--out", type=Path, help="default: results/train_step.json unless --quick")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -351,13 +352,15 @@ def main() -> None:
         print(json.dumps(do(json.loads(arguments.job))))
         return
     here = machine()
-    rows = measure_all(arguments.quick, 1 if arguments.quick else arguments.rounds)
+    chosen = ["small"] if arguments.quick else arguments.shapes
+    rows = measure_all(arguments.quick, 1 if arguments.quick else arguments.rounds, chosen)
     show(rows)
     out = arguments.out or (None if arguments.quick else ROOT / "results" / "train_step.json")
     if out:
         shapes = {
             name: {"config": config.to_dict(), "batch_size": n_rows, "context_length": n_tokens}
             for name, (config, n_rows, n_tokens, _) in SHAPES.items()
+            if name in chosen
         }
         packages = ("torch", "transformers", "litgpt")
         write_record(out, here, packages, threads=N_THREADS, shapes=shapes, rows=rows)
