@@ -261,4 +261,5 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.update(layer, k, v)
         dropout = self.dropout if self.training else 0.0
         y = attention(q, k, v, mask, causal=mask is None, dropout=dropout)  # (B, H, T, C)
-        return self.out(y.transpose(-3, -2).flatten(-2))
+        mixed: Tensor = self.out(y.transpose(-3, -2).flatten(-2))  # (B, T, D)
+        return mixed

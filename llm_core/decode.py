@@ -3,7 +3,7 @@
 PyTorch reads a prompt well, many tokens at a time. One token at a time it reaches a part of the
 memory's bandwidth, and for a small model spends its time between the operations. A ``Decoder``
 takes over after the prompt, with the model's own weights and, for float32, its own cache.
-The chapter on generation measures the difference; ``generate`` uses it where it applies.
+Chapter 4 shows the difference; ``generate`` uses it where it applies.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Generation: ids in, new ids out, one token a step, chosen by temperature, top-k, top-p or min-p.
 
 A prompt is read once, which fills the ``KVCache``; then every sample goes its own way, one token a
-step. Prompts of unequal length share a batch, padded on the left. The chapter on generation derives
-each filter and measures what the cache saves.
+step. Prompts of unequal length share a batch, padded on the left. Chapter 4 derives each
+filter and shows what the cache saves.
 """
 
 from __future__ import annotations

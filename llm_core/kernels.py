@@ -4,7 +4,7 @@ A step of generation on a CPU takes as long as reading the weights does; arithme
 it. So the loops take four rows of a matrix at a time for all sequences of the batch, widen bfloat16
 as they go, and stay in compiled code between the layers. The threads run ``step`` side by side,
 each on its share of every matrix, and meet after every stage. ``plan`` says where things lie,
-``decode`` runs the threads; the chapter on generation measures the gain.
+``decode`` runs the threads; chapter 4 shows the gain.
 """
 
 from __future__ import annotations

@@ -197,4 +197,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP at every position."""
-        return self.down(activate(self.up(x), self.kind))
+        y: Tensor = self.down(activate(self.up(x), self.kind))
+        return y

@@ -3,7 +3,7 @@
 The head of a language model turns every token into V numbers, and a float32 table of them for a
 whole batch, (B, T, V), is often the largest tensor of a training step. Here it never exists: head
 and loss are one function, which goes over the tokens in chunks and takes the gradient on the way,
-so that each chunk of logits is computed once and then forgotten. Chapter 4 derives the loss and
+so that each chunk of logits is computed once and then forgotten. Chapter 5 derives the loss and
 its gradient, softmax minus one-hot.
 """
 

@@ -44,9 +44,11 @@ class Block(nn.Module):
         if self.pre:
             past = rope_table, mask, cache, layer
             x = x + self.drop(self.attention(self.attention_norm(x), *past))
-            return x + self.drop(self.mlp(self.mlp_norm(x)))
+            x = x + self.drop(self.mlp(self.mlp_norm(x)))
+            return x
         x = self.attention_norm(x + self.drop(self.attention(x, rope_table, mask, cache, layer)))
-        return self.mlp_norm(x + self.drop(self.mlp(x)))
+        x = self.mlp_norm(x + self.drop(self.mlp(x)))
+        return x
 
 
 class GPT(nn.Module):
@@ -124,7 +126,8 @@ class GPT(nn.Module):
             x = block(x, table, mask, cache, layer)
         if cache is not None:
             cache.advance(ids.shape[1])
-        return x if self.final_norm is None else self.final_norm(x)
+        normed: Tensor = x if self.final_norm is None else self.final_norm(x)
+        return normed
 
     def _positions(
         self,
