@@ -25,7 +25,7 @@ from record import machine, write_record
 from tqdm.auto import tqdm
 
 from llm_core.config import GPTConfig, preset
-from llm_core.runtime import peak_memory, set_seed, set_threads, timer
+from llm_core.runtime import peak_memory, reuse_memory, set_seed, set_threads, timer
 
 ROOT = Path(__file__).parents[1]
 N_THREADS = 2
@@ -45,7 +45,7 @@ SHAPES = {
 
 
 def llm_core(config: GPTConfig) -> Step:
-    """Weights in bfloat16, masters in float32, the head's loss in chunks."""
+    """Weights in bfloat16, masters in float32, the head's loss in chunks, memory reused."""
     return _ours(config, "bfloat16", autocast=False)
 
 
@@ -66,6 +66,7 @@ def _ours(config: GPTConfig, dtype: str, autocast: bool) -> Step:
     from llm_core.model import GPT
     from llm_core.optim import AdamW
 
+    reuse_memory()
     model = GPT(config).to(getattr(torch, dtype))
     optimizer = AdamW(model.parameters(), lr=LR)
 

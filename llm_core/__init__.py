@@ -31,6 +31,7 @@ READING_ORDER = (
     # network
     "config",
     "layers",
+    "causal",
     "attention",
     "model",
     "loss",

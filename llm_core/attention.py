@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llm_core import causal as cpu
 from llm_core.config import GPTConfig
 from llm_core.layers import Normalization, rotate
 
@@ -70,8 +71,9 @@ def attention(
 
     K divides H: each key/value head serves H / K query heads. ``mask`` is bool, True where a query
     may attend, and broadcasts to (..., H, Tq, Tk); ``causal`` lets the queries, the last Tq of the
-    Tk positions, see their past. ``scale`` is 1 / sqrt(C) unless given. PyTorch picks the kernel;
-    the (Tq, Tk) table is not built where it can be avoided.
+    Tk positions, see their past. ``scale`` is 1 / sqrt(C) unless given. PyTorch picks the kernel
+    (for training in bfloat16 on a CPU it is ``causal``'s); the (Tq, Tk) table is not built where
+    it can be avoided.
     Raises ValueError where heads do not divide, a mask is not bool, or a causal call has more
     queries than keys.
     Papers: Vaswani et al. (2017), Shazeer (2019), Ainslie et al. (2023), Dao et al. (2022).
@@ -91,6 +93,8 @@ def attention(
         mask, causal = past if mask is None else mask & past, False
         if n_q == 1 and mask is past:  # the last position sees everything
             mask = None
+    if causal and not dropout and cpu.applies(q, k, v):
+        return cpu.causal_attention(q, k, v, scale)
     grouped = n_head != n_kv_head
     return F.scaled_dot_product_attention(
         q, k, v, mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped

@@ -1,6 +1,7 @@
 """The ground: profiles, seeds, threads, timers, memory, cache folder, safe writes."""
 
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -154,6 +155,34 @@ def test_peak_memory_sees_what_was_held_and_does_not_fall_when_it_is_freed():
     )
     grown = int(python(code))
     assert 70_000_000 < grown < 160_000_000
+
+
+def test_freed_memory_is_reused_where_glibc_is_and_the_peak_stays():
+    if platform.libc_ver()[0] != "glibc":
+        assert not runtime.reuse_memory()
+        return
+    held = int(
+        python(
+            "from llm_core import runtime; assert runtime.reuse_memory();"
+            "before = runtime.peak_memory();"
+            "sum(len(bytearray(80 << 20)) for _ in range(5));"
+            "print(runtime.peak_memory() - before)"
+        )
+    )
+    faults = [
+        int(
+            python(
+                "import resource; from llm_core import runtime;"
+                f"{call};"
+                "bytearray(80 << 20);"
+                "count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+                "before = count(); sum(len(bytearray(80 << 20)) for _ in range(5));"
+                "print(count() - before)"
+            )
+        )
+        for call in ("runtime.reuse_memory()", "None")
+    ]
+    assert held < 100 << 20 and faults[0] < faults[1] / 3
 
 
 def test_peak_memory_is_not_inherited_from_the_process_that_started_this_one():
