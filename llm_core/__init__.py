@@ -38,13 +38,23 @@ READING_ORDER = (
     # learning
     "optim",
     "checkpoint",
+    "trainconfig",
+    "train",
     # using
     "intrinsics",
     "plan",
     "kernels",
     "decode",
     "generate",
+    "evaluate",
     # shipping
     "hfconfig",
     "hf",
+    "recipes",
+    # the command line
+    "flags",
+    "runs",
+    "commands",
+    "cli",
+    "__main__",
 )

@@ -7,7 +7,8 @@
 - ``code``: the source files of the same packages, one file a document.
 - ``tiny-shakespeare``, ``tinystories``, ``gutenberg`` ...: the classic data, fetched once and then
   read from the cache folder; ``python -m llm_core.corpora list`` shows all, with license and size.
-- ``file:PATH``: a file, a folder or a pattern; a ``.txt`` is a document, so is a ``.jsonl`` line.
+- ``file:PATH``: a file, a folder or a pattern; a ``.txt`` is a document, so is a line of a
+  ``.jsonl`` and a row of a ``.parquet``.
 
 Chapter "Tokenization" compares vocabularies learned on the first three. Exact repetitions are
 dropped, the first in reading order stays; near duplicates are a later chapter's subject.
@@ -110,23 +111,27 @@ def _matching_files(pattern: str) -> list[Path]:
     """Files for a path, a folder (searched downwards) or a pattern with ``*``, sorted."""
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = [one for suffix in ("txt", "jsonl") for one in path.rglob(f"*.{suffix}")]
+        found = [one for suffix in ("txt", "jsonl", "parquet") for one in path.rglob(f"*.{suffix}")]
     elif path.is_file():
         found = [path]
     else:
         found = [Path(one) for one in glob.glob(str(path), recursive=True)]
     if not found:
         raise FileNotFoundError(
-            f"file:{pattern} matches nothing; give a .txt or .jsonl file, a folder holding some, "
-            "or a pattern such as 'file:books/*.txt'"
+            f"file:{pattern} matches nothing; give a .txt, .jsonl or .parquet file, a folder "
+            "holding some, or a pattern such as 'file:books/*.txt'"
         )
     return sorted(found, key=lambda one: one.parts)
 
 
 def _file_documents(paths: Iterable[Path], separator: str | None) -> Iterator[str]:
     for path in paths:
-        is_jsonl = path.suffix == ".jsonl"
-        yield from read_jsonl(path) if is_jsonl else catalog.read_text(path, separator)
+        if path.suffix == ".jsonl":
+            yield from read_jsonl(path)
+        elif path.suffix == ".parquet":
+            yield from catalog.read_parquet(path)
+        else:
+            yield from catalog.read_text(path, separator)
 
 
 def _describe_download(name: str) -> Row:

@@ -1,4 +1,4 @@
-"""AdamW and clipping: how a gradient becomes a step.
+"""AdamW, clipping and the learning rate over time: how a gradient becomes a step.
 
 Parameters in bfloat16 halve what the matrix products read, but a step is often smaller than the
 distance between two neighbors of a number in 8 bits of precision and would be rounded away. So the
@@ -8,12 +8,13 @@ the model the rounded copy. Chapter 5 derives the update.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Narrow gradients are widened in blocks that stay in the cache: 129 ms a step for 124 million
 # parameters where widening all of them first took 336 ms (85 ms where all is float32 already).
@@ -181,3 +182,67 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     if bool(norm > max_norm):
         torch._foreach_mul_(gradients, float(max_norm / norm))
     return norm
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for ``AdamW``: matrices decay, vectors (norms and biases) do not.
+
+    Frozen parameters are in neither.
+    """
+    learned = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in learned if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in learned if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+# --- the learning rate over time ----------------------------------------------------------------
+
+
+def _check_schedule(max_lr: float, min_lr: float, **steps: int) -> None:
+    if not 0 <= min_lr <= max_lr:
+        raise ValueError(
+            f"min_lr={min_lr} must lie between 0 and max_lr={max_lr}; a tenth of max_lr is usual"
+        )
+    if wrong := [f"{name}={value}" for name, value in steps.items() if value < 0]:
+        raise ValueError(f"{wrong[0]} is a number of steps and cannot be below 0")
+
+
+def cosine_lr(
+    step: int, max_lr: float, min_lr: float, warmup_steps: int, cosine_steps: int
+) -> float:
+    """The learning rate of a step: a straight rise, half a cosine down, then ``min_lr``.
+
+    0 at step 0, ``max_lr`` at ``warmup_steps``, ``min_lr`` from the absolute step ``cosine_steps``
+    on. Raises ValueError for rates or steps out of order. Paper: Loshchilov and Hutter (2017).
+    """
+    _check_schedule(max_lr, min_lr, step=step, warmup_steps=warmup_steps, cosine_steps=cosine_steps)
+    if step < warmup_steps:
+        return max_lr * step / warmup_steps
+    if step >= cosine_steps:
+        return min_lr
+    share = (step - warmup_steps) / (cosine_steps - warmup_steps)
+    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+
+def stable_decay_lr(
+    step: int, max_lr: float, min_lr: float, warmup_steps: int, decay_steps: int, n_steps: int
+) -> float:
+    """The learning rate of a step: a straight rise, a plateau, a straight fall over the last steps.
+
+    0 at step 0, ``max_lr`` from ``warmup_steps`` on, falling during the last ``decay_steps`` to
+    ``min_lr`` at ``n_steps``. The length of the plateau can be decided while it lasts. Raises
+    ValueError for rates or steps out of order. Paper: Hu et al. (2024).
+    """
+    _check_schedule(max_lr, min_lr, step=step, warmup_steps=warmup_steps, decay_steps=decay_steps)
+    if warmup_steps + decay_steps > n_steps:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} and decay_steps={decay_steps} exceed n_steps={n_steps}; "
+            "shorten one of them"
+        )
+    if step < warmup_steps:
+        return max_lr * step / warmup_steps
+    left = max(0, n_steps - step)
+    if left >= decay_steps:
+        return max_lr
+    return min_lr + (max_lr - min_lr) * left / decay_steps

@@ -1,17 +1,22 @@
-"""AdamW against torch's, its masters in float32, its state on the way to a file, and clipping."""
+"""AdamW against torch's, masters in float32, state on the way to a file, clipping, schedules."""
 
 import copy
 import io
+import math
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
+from torch.optim import lr_scheduler
 
 from llm_core import optim
 from llm_core.config import GPTConfig
 from llm_core.loss import cross_entropy
 from llm_core.model import GPT
-from llm_core.optim import AdamW, clip_grad_norm_
+from llm_core.optim import AdamW, clip_grad_norm_, cosine_lr, decay_groups, stable_decay_lr
 
 SETTINGS = {"lr": 3e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 
@@ -326,3 +331,169 @@ def test_one_batch_is_learned_by_heart(dtype):
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     assert loss.item() < 0.05
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+def test_matrices_decay_and_vectors_do_not():
+    model = GPT(GPTConfig(vocab_size=61, context_length=16, n_layer=2, n_head=2, d_model=32))
+    decayed, kept = decay_groups(model, 0.1)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in kept["params"]} == {
+        name for name in names.values() if name.endswith("bias") or "norm" in name
+    }
+    found = [*decayed["params"], *kept["params"]]
+    assert len(found) == len(names) and {id(p) for p in found} == set(names)  # a tied one once
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    decayed, kept = decay_groups(model, 0.1)
+    assert [id(p) for p in decayed["params"]] == [id(model[2].weight)]
+    assert [id(p) for p in kept["params"]] == [
+        id(p) for p in (model[1].weight, model[1].bias, model[2].bias)
+    ]
+    model[1].requires_grad_(False)
+    model[2].bias.requires_grad_(False)
+    AdamW(decay_groups(model, 0.1))  # a group may be empty
+
+
+def test_without_a_gradient_to_follow_only_matrices_shrink():
+    model = nn.Linear(4, 3)
+    before = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    AdamW(decay_groups(model, 0.25), lr=0.5).step()
+    torch.testing.assert_close(model.weight, before.weight * (1 - 0.5 * 0.25))
+    assert torch.equal(model.bias, before.bias)
+
+
+# --- the learning rate over time ----------------------------------------------------------------
+
+
+def rates_of(scheduler, n_steps):
+    """The learning rates of a scheduler of torch for its first steps, the start included."""
+    rates = []
+    for _ in range(n_steps):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def sgd(lr):
+    return torch.optim.SGD(weights(), lr=lr)
+
+
+def test_the_cosine_is_that_of_torch():
+    warmup_steps, cosine_steps, max_lr, min_lr = 7, 60, 3e-3, 2e-4
+    oracle = lr_scheduler.CosineAnnealingLR(sgd(max_lr), cosine_steps - warmup_steps, min_lr)
+    mine = [
+        cosine_lr(step, max_lr, min_lr, warmup_steps, cosine_steps)
+        for step in range(warmup_steps, cosine_steps + 1)
+    ]
+    assert mine == pytest.approx(rates_of(oracle, len(mine)), rel=1e-9)
+
+
+def test_the_warm_up_and_the_straight_decay_are_those_of_torch():
+    warmup_steps, decay_steps, n_steps, max_lr, min_lr = 8, 20, 50, 3e-3, 2e-4
+    rise = lr_scheduler.LinearLR(sgd(max_lr), 1 / warmup_steps, 1.0, warmup_steps - 1)
+    fall = lr_scheduler.LinearLR(sgd(max_lr), 1.0, min_lr / max_lr, decay_steps)
+    mine = [
+        stable_decay_lr(step, max_lr, min_lr, warmup_steps, decay_steps, n_steps)
+        for step in range(n_steps + 1)
+    ]
+    assert mine[0] == 0
+    assert mine[1 : warmup_steps + 1] == pytest.approx(rates_of(rise, warmup_steps), rel=1e-9)
+    assert set(mine[warmup_steps : n_steps - decay_steps + 1]) == {max_lr}
+    falling = mine[n_steps - decay_steps :]
+    assert falling == pytest.approx(rates_of(fall, decay_steps + 1), rel=1e-9)
+    cosine = [cosine_lr(step, max_lr, min_lr, warmup_steps, n_steps) for step in range(9)]
+    assert cosine == mine[:9]
+
+
+def test_the_cosine_by_hand():
+    rates = [cosine_lr(step, 1.0, 0.2, 4, 12) for step in (0, 1, 4, 6, 8, 10, 12, 1000)]
+    corner = 0.4 * math.sqrt(0.5)
+    assert rates == pytest.approx([0, 0.25, 1, 0.6 + corner, 0.6, 0.6 - corner, 0.2, 0.2])
+
+
+def test_the_straight_decay_by_hand():
+    rates = [stable_decay_lr(step, 1.0, 0.2, 4, 8, 20) for step in (0, 3, 4, 12, 14, 18, 20, 99)]
+    assert rates == pytest.approx([0, 0.75, 1, 1, 0.8, 0.4, 0.2, 0.2])
+
+
+RATES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda two: (max(two), min(two)))
+
+
+def check_shape(rates, max_lr, min_lr, warmup_steps, n_steps, steepest):
+    """Bounds, one rise and one fall, the three corners, and no jump from one step to the next."""
+    assert rates[0] == (0 if warmup_steps else max_lr)
+    assert rates[warmup_steps] == max_lr
+    assert rates[n_steps:] == [min_lr] * len(rates[n_steps:])
+    assert all(0 <= rate <= max_lr * (1 + 1e-12) for rate in rates)
+    rising, falling = rates[: warmup_steps + 1], rates[warmup_steps:]
+    assert rising == sorted(rising)
+    assert all(b <= a + 1e-15 for a, b in pairwise(falling))
+    assert min(falling) >= min_lr * (1 - 1e-12)
+    jumps = [abs(b - a) for a, b in pairwise(rates)]
+    assert max(jumps) <= steepest * (1 + 1e-9) + 1e-15
+
+
+@given(rates=RATES, warmup_steps=st.integers(0, 40), fall=st.integers(1, 80))
+def test_the_cosine_rises_and_falls_without_a_jump(rates, warmup_steps, fall):
+    (max_lr, min_lr), n_steps = rates, warmup_steps + fall
+    found = [cosine_lr(s, max_lr, min_lr, warmup_steps, n_steps) for s in range(n_steps + 5)]
+    steepest = max(max_lr / max(1, warmup_steps), (max_lr - min_lr) * math.pi / 2 / fall)
+    check_shape(found, max_lr, min_lr, warmup_steps, n_steps, steepest)
+
+
+@given(
+    rates=RATES,
+    warmup_steps=st.integers(0, 40),
+    plateau=st.integers(0, 20),
+    fall=st.integers(1, 80),
+)
+def test_stable_decay_rises_stays_and_falls_without_a_jump(rates, warmup_steps, plateau, fall):
+    (max_lr, min_lr), n_steps = rates, warmup_steps + plateau + fall
+    found = [
+        stable_decay_lr(s, max_lr, min_lr, warmup_steps, fall, n_steps) for s in range(n_steps + 5)
+    ]
+    steepest = max(max_lr / max(1, warmup_steps), (max_lr - min_lr) / fall)
+    check_shape(found, max_lr, min_lr, warmup_steps, n_steps, steepest)
+    assert set(found[warmup_steps : warmup_steps + plateau + 1]) == {max_lr}
+
+
+@given(rates=RATES, warmup_steps=st.integers(0, 9), more=st.integers(0, 50))
+def test_the_length_of_the_plateau_can_be_decided_while_it_lasts(rates, warmup_steps, more):
+    """Until a short run begins to decay, a longer one has had the same learning rates."""
+    (max_lr, min_lr), short = rates, warmup_steps + 30
+    for step in range(short - 20 + 1):
+        one = stable_decay_lr(step, max_lr, min_lr, warmup_steps, 20, short)
+        assert one == stable_decay_lr(step, max_lr, min_lr, warmup_steps, 20, short + more)
+
+
+@pytest.mark.parametrize("schedule", [cosine_lr, stable_decay_lr])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"min_lr": 2.0}, "min_lr=2.0 must lie between 0 and max_lr=1.0"),
+        ({"min_lr": -0.1}, "min_lr=-0.1 must lie between 0"),
+        ({"max_lr": math.nan}, "max_lr=nan"),
+        ({"step": -1}, "step=-1 is a number of steps"),
+        ({"warmup_steps": -1}, "warmup_steps=-1 is a number of steps"),
+    ],
+)
+def test_a_schedule_out_of_order_is_named(schedule, wrong, words):
+    more = {"cosine_steps": 50} if schedule is cosine_lr else {"decay_steps": 10, "n_steps": 50}
+    given_right = {"step": 1, "max_lr": 1.0, "min_lr": 0.1, "warmup_steps": 5, **more}
+    with pytest.raises(ValueError, match=words):
+        schedule(**{**given_right, **wrong})
+
+
+def test_a_warm_up_and_a_decay_that_overlap_are_named():
+    with pytest.raises(ValueError, match="warmup_steps=30 and decay_steps=30 exceed n_steps=50"):
+        stable_decay_lr(1, 1.0, 0.1, 30, 30, 50)

@@ -240,6 +240,9 @@ def test_the_true_token_losses_are_those_of_all_encoded_stories(program):
             before = math.fsum(p for k, p in encoded.items() if k[:n] == tuple(ids[:n]))
             after = math.fsum(p for k, p in encoded.items() if k[: n + 1] == tuple(ids[: n + 1]))
             assert loss[n] == pytest.approx(math.log(before / after), abs=1e-12)
+        for most in (1, len(ids) - 1, len(ids) + 3):
+            fewer, cut = stories.true_token_loss(text, tokenizer, most=most)
+            assert fewer == ids[:most] and cut.tolist() == loss[:most].tolist()
 
 
 def test_an_open_outcome_has_the_odds_of_the_stories_that_turn_there(monkeypatch):

@@ -1,0 +1,191 @@
+"""Shared models are made once, found again, and survive being killed while they are made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llm_core import checkpoint, recipes, stories
+from llm_core.config import GPTConfig
+from llm_core.evaluate import gap, story_set
+from llm_core.tokenizer import END_OF_TEXT, train_bpe
+from llm_core.trainconfig import TrainConfig
+
+TINY = recipes.Recipe(
+    GPTConfig(1024, 32, n_layer=1, n_head=2, d_model=16, position="rope"),
+    TrainConfig(
+        30, warmup_steps=2, precision="float32", evaluate_every=10, save_every=3, milestones=(1, 30)
+    ),
+    n_stories=60,
+    batch_size=2,
+    n_test_stories=4,
+)
+CHILD = """
+import torch
+from tests.test_recipes import TINY
+from llm_core import recipes
+torch.set_num_threads(1)
+print("READY", flush=True)
+found = recipes.pretrained(TINY)
+print(sum(p.double().sum() for p in found.model.parameters()).item())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Path:
+    """A cache folder of this file's own; the tokenizer in it is made once."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("LLM_CORE_CACHE")
+    os.environ["LLM_CORE_CACHE"] = str(folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield folder
+    torch.set_num_threads(threads)
+    if before is None:
+        del os.environ["LLM_CORE_CACHE"]
+    else:
+        os.environ["LLM_CORE_CACHE"] = before
+
+
+def child() -> subprocess.Popen:
+    """A process that asks for the tiny model and prints a sum over its weights."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_tokenizer_is_that_of_the_first_chapters_and_is_made_once(cache):
+    found = recipes.tokenizer()
+    told = (story.text for story in stories.stories(8_000, seed=0))
+    assert found.hash == train_bpe(told, 1024, special_tokens=[END_OF_TEXT]).hash
+    before = files(cache)
+    assert recipes.tokenizer().hash == found.hash
+    assert {path: at for path, at in files(cache).items() if path.suffix == ".json"} == {
+        path: at for path, at in before.items() if path.suffix == ".json"
+    }
+
+
+def test_the_data_are_the_first_stories_of_the_training_split():
+    data, words = recipes.story_data(60), recipes.tokenizer()
+    first = next(stories.stories(1, seed=0)).text
+    ids = words.encode(first)
+    assert data.windows(np.array([0]), len(ids))[0].tolist() == ids
+    assert data.tokenizer_hash == words.hash
+
+
+def test_a_model_is_trained_once_and_then_found(cache):
+    made = recipes.pretrained(TINY)
+    before = files(made.folder)
+    found = recipes.pretrained(TINY)
+    assert files(made.folder) == before
+    assert found.history == made.history and made.history.n_steps == 30
+    for name, tensor in made.model.state_dict().items():
+        assert torch.equal(tensor, found.model.state_dict()[name]) and tensor.dtype == torch.float32
+    assert not found.model.training
+    assert found.snapshots == (1, 30)
+    last = found.snapshot(30).state_dict()
+    assert all(torch.equal(last[name], t) for name, t in found.model.state_dict().items())
+    first = found.snapshot(1).state_dict()
+    assert any(not torch.equal(first[name], t) for name, t in last.items())
+    with pytest.raises(ValueError, match=r"step 7 was not kept; there are \(1, 30\)"):
+        found.snapshot(7)
+
+
+def test_the_gap_that_was_noted_is_the_gap_of_the_model():
+    found = recipes.pretrained(TINY)
+    steps, gaps = found.history.evaluated("gap")
+    assert steps == [10, 20, 30]
+    test = story_set(found.tokenizer, TINY.n_test_stories, 32)
+    assert gap(found.model, test).gap == pytest.approx(gaps[-1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(TINY, seed=1),
+        replace(TINY, n_stories=200),
+        replace(TINY, init="gpt2"),
+        replace(TINY, train=replace(TINY.train, max_lr=2e-3)),
+    ],
+    ids=["seed", "stories", "init", "learning rate"],
+)
+def test_another_recipe_is_another_model(other):
+    short = replace(other.train, n_steps=4, warmup_steps=2, milestones=(4,))
+    base = replace(TINY, train=replace(TINY.train, n_steps=4, warmup_steps=2, milestones=(4,)))
+    one, two = recipes.pretrained(base), recipes.pretrained(replace(other, train=short))
+    assert one.folder != two.folder
+    pairs = zip(one.model.parameters(), two.model.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_asking_does_not_move_the_random_numbers_of_the_caller():
+    recipe = replace(TINY, seed=5, train=replace(TINY.train, n_steps=3, milestones=(3,)))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    recipes.pretrained(recipe)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_killed_and_asked_by_two_at_once_it_is_what_it_would_have_been(
+    cache, tmp_path, monkeypatch
+):
+    whole = recipes.pretrained(TINY)
+    for made in cache.glob("recipes/tokenizer-*"):  # saves the seconds to make it again
+        shutil.copytree(made, tmp_path / "recipes" / made.name)
+    expected = sum(p.double().sum() for p in whole.model.parameters()).item()
+    monkeypatch.setenv("LLM_CORE_CACHE", str(tmp_path))
+    killed = 0
+    for _ in range(3):
+        process = child()
+        process.stdout.readline()
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("recipes/pretrained-*/step-*")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += process.returncode == -signal.SIGKILL
+    both = child(), child()
+    results = [process.communicate()[0].split()[-1] for process in both]
+    assert killed and [float(value) for value in results] == [expected, expected]
+
+
+def test_a_cache_that_lost_its_checkpoints_says_what_to_do():
+    recipe = replace(
+        TINY, seed=9, train=replace(TINY.train, n_steps=2, warmup_steps=1, milestones=(2,))
+    )
+    found = recipes.pretrained(recipe)
+    path = checkpoint.steps(found.folder / "milestones")[2]
+    (path / checkpoint.MANIFEST).unlink()
+    with pytest.raises(checkpoint.CheckpointError, match="delete it and ask again"):
+        recipes.pretrained(recipe)
+
+
+def test_profiles_have_recipes_and_others_are_refused(monkeypatch):
+    ci, book, gpu = (recipes.recipe(name) for name in ("ci", "book", "gpu"))
+    assert 5e5 < ci.n_tokens < 2.5e6 < book.n_tokens < gpu.n_tokens < 1e9
+    assert ci.model == book.model != gpu.model
+    for one in (ci, book, gpu):  # nearly no story is seen twice
+        assert one.n_tokens < 1.2 * 266 * one.n_stories
+    with pytest.raises(ValueError, match="profile='laptop' is unknown; choose ci, book, gpu"):
+        recipes.recipe("laptop")
+    monkeypatch.setenv("BOOK_PROFILE", "ci")
+    assert recipes.recipe() == ci
