@@ -55,8 +55,8 @@ define need
 	fi
 endef
 
-.PHONY: help setup test check figures execute verify minillm html pdf lab lock clean doctor \
-        browser venv-tools tex-tools figure-tools
+.PHONY: help setup test check figures execute verify html pdf lab lock clean doctor browser \
+        venv-tools tex-tools figure-tools
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	echo "CHAPTER=01 narrows execute, verify, test and pdf to one chapter, CHAPTER=a1 to an appendix."
@@ -88,9 +88,6 @@ execute: $(VENV)/everything  ## run chapters in fresh kernels and store what the
 
 verify: $(VENV)/everything  ## run chapters again and compare with what is stored
 	@$(BIN)/python -m book verify $(CHAPTER)
-
-minillm: $(VENV)/everything  ## minillm.py anew: the listings of chapters 1 to 5 as one program
-	@$(BIN)/python -m book minillm
 
 lab: $(VENV)/everything  ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters

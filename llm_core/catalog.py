@@ -90,14 +90,20 @@ def read_sms(path: Path) -> Iterator[str]:
 def read_parquet(path: Path) -> Iterator[str]:
     """The ``text`` column of a parquet file, a thousand rows at a time.
 
-    Raises ModuleNotFoundError where pyarrow, which nothing else here needs, is not installed.
+    Raises ModuleNotFoundError where pyarrow, which nothing else here needs, is not installed, and
+    ValueError for a file without such a column; rows without a text are passed over.
     """
     try:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("parquet needs pyarrow: pip install pyarrow") from error
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(1000, columns=["text"]):
-        yield from batch.column("text").to_pylist()
+    file = pyarrow.parquet.ParquetFile(path)
+    if "text" not in file.schema_arrow.names:
+        raise ValueError(
+            f"{path} has the columns {', '.join(file.schema_arrow.names)}; it needs one named text"
+        )
+    for batch in file.iter_batches(1000, columns=["text"]):
+        yield from (text for text in batch.column("text").to_pylist() if text)
 
 
 # --- what there is ------------------------------------------------------------------------------

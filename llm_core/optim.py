@@ -222,7 +222,8 @@ def cosine_lr(
     if step >= cosine_steps:
         return min_lr
     share = (step - warmup_steps) / (cosine_steps - warmup_steps)
-    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * share)) / 2
+    height = (1 + math.cos(math.pi * share)) / 2
+    return height * max_lr + (1 - height) * min_lr  # exactly max_lr where the height is 1
 
 
 def stable_decay_lr(

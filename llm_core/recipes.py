@@ -145,13 +145,13 @@ def recipe(profile: str | None = None) -> Recipe:
     name = runtime.profile().name if profile is None else profile
     if name not in runtime.PROFILES:
         raise ValueError(f"profile={name!r} is unknown; choose {', '.join(runtime.PROFILES)}")
-    small = preset("story-1m")
     if name == "ci":
-        return _recipe(small, 400, 4, 4_000, 4e-3)
+        return _recipe(preset("story-1m"), 400, 4, 4_000, 4e-3)
     if name == "gpu":
-        large = small.changed(n_layer=9, n_head=8, n_kv_head=8, head_dim=64, d_model=512, d_ff=1408)
-        return _recipe(large, 7_600, 128, 2_000_000, 2e-3)
-    return _recipe(small, 3_500, 4, 30_000, 4e-3)
+        size = {"n_layer": 9, "n_head": 8, "n_kv_head": 8, "head_dim": 64, "d_model": 512}
+        large = preset("story-1m", **size, d_ff=1408)
+        return _recipe(large, 7_600, 128, 2_000_000, 2e-3, compile=True)
+    return _recipe(preset("story-3m"), 3_000, 4, 25_000, 3e-3, compile=runtime.compiles())
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,7 @@ def pretrained(of: Recipe | str | None = None) -> Pretrained:
     Raises KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
     """
     chosen, words = of if isinstance(of, Recipe) else recipe(of), tokenizer()
-    precision = str(runtime.dtype()) if chosen.train.precision == "auto" else ""
-    made_from = {"recipe": asdict(chosen), "tokenizer": words.hash, "precision": precision}
-    folder = _folder("pretrained", made_from)
+    folder = _folder("pretrained", {"recipe": asdict(chosen), "tokenizer": words.hash})
     path = folder / RESULT
     with _alone(folder):
         if not path.exists():

@@ -159,15 +159,15 @@ class _Keeper:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)  # better fails now than after the run
-        found = checkpoint.steps(self.folder)
-        if found and not resume:
+        found, kept = checkpoint.steps(self.folder), checkpoint.steps(self.folder / MILESTONES)
+        if (found or kept) and not resume:
             raise CheckpointError(
-                f"{self.folder} holds checkpoints up to step {max(found)}; pass resume=True to go "
-                "on from there, or another folder for another run"
+                f"{self.folder} holds checkpoints up to step {max(found | kept)}; pass resume=True "
+                "to go on from there, or another folder for another run"
             )
         if found:
             self._resume(checkpoint.load(self.folder))
-        else:  # of a run that left nothing to go on from
+        elif kept:  # the run begins anew, having left nothing to go on from
             shutil.rmtree(self.folder / MILESTONES, ignore_errors=True)
 
     def _resume(self, last: checkpoint.Checkpoint) -> None:
@@ -291,7 +291,9 @@ def _evaluate(run: _Run, display: _Display, evaluate: Evaluate | None) -> None:
         return
     state, training = torch.get_rng_state(), run.model.training
     run.model.eval()
-    metrics = {name: float(value) for name, value in evaluate(run.model).items()}
+    with torch.compiler.set_stance("force_eager" if run.config.compile else "default"):
+        # Evaluation has other lengths, and each would be compiled.
+        metrics = {name: float(value) for name, value in evaluate(run.model).items()}
     run.model.train(training)
     torch.set_rng_state(state)
     run.history.evaluations.append((run.history.n_steps, metrics))

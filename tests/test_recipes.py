@@ -18,6 +18,7 @@ import torch
 from llm_core import checkpoint, recipes, stories
 from llm_core.config import GPTConfig
 from llm_core.evaluate import gap, story_set
+from llm_core.model import parameter_table
 from llm_core.tokenizer import END_OF_TEXT, train_bpe
 from llm_core.trainconfig import TrainConfig
 
@@ -182,7 +183,10 @@ def test_a_cache_that_lost_its_checkpoints_says_what_to_do():
 def test_profiles_have_recipes_and_others_are_refused(monkeypatch):
     ci, book, gpu = (recipes.recipe(name) for name in ("ci", "book", "gpu"))
     assert 5e5 < ci.n_tokens < 2.5e6 < book.n_tokens < gpu.n_tokens < 1e9
-    assert ci.model == book.model != gpu.model
+    assert ci.model.context_length == book.model.context_length == gpu.model.context_length
+    models = (one.model for one in (ci, book, gpu))
+    sizes = [sum(parameter_table(model).values()) for model in models]
+    assert sizes == sorted(sizes)
     for one in (ci, book, gpu):  # nearly no story is seen twice
         assert one.n_tokens < 1.2 * 266 * one.n_stories
     with pytest.raises(ValueError, match="profile='laptop' is unknown; choose ci, book, gpu"):

@@ -185,6 +185,17 @@ def test_freed_memory_is_reused_where_glibc_is_and_the_peak_stays():
     assert held < 100 << 20 and faults[0] < faults[1] / 3
 
 
+def test_compiling_needs_a_compiler_that_is_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert not runtime.compiles()
+    compiler = tmp_path / "my-c++"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert runtime.compiles() == (sys.platform != "win32" and sys.version_info < (3, 15))
+
+
 def test_peak_memory_is_not_inherited_from_the_process_that_started_this_one():
     held = bytearray(300_000_000)
     held[::4096] = b"x" * len(held[::4096])
