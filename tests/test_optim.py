@@ -426,7 +426,9 @@ def test_the_straight_decay_by_hand():
     assert rates == pytest.approx([0, 0.75, 1, 1, 0.8, 0.4, 0.2, 0.2])
 
 
-RATES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda two: (max(two), min(two)))
+RATES = st.tuples(st.floats(1e-12, 1), st.floats(1e-12, 1) | st.just(0.0)).map(
+    lambda two: (max(two), min(two))
+)
 
 
 def check_shape(rates, max_lr, min_lr, warmup_steps, n_steps, steepest):
