@@ -221,7 +221,9 @@ def test_another_loss_and_its_metrics_are_noted():
     history = quiet(model_of(), Given(easy), settings(n_steps=60), classify)
     assert history.metrics[-1] == {"right": 1.0, "rows": 8}
     assert history.loss[-1] < 0.2 < math.log(2) == pytest.approx(history.loss[0], abs=0.05)
-    both = quiet(model_of(), Given(easy, hard), settings(n_steps=1, n_accumulate=2), classify)
+    both = quiet(
+        model_of(), Given(easy, hard), settings(n_steps=1, warmup_steps=1, n_accumulate=2), classify
+    )
     apart = [classify(model_of(), batch)[0].item() for batch in (easy, hard)]
     assert both.metrics[0]["rows"] == 6  # the mean of 8 and 4
     assert both.loss[0] == pytest.approx(sum(apart) / 2, rel=1e-6)
@@ -265,7 +267,7 @@ def test_the_model_is_left_in_the_dtype_it_was_trained_in_and_in_evaluation_mode
 
 def test_auto_takes_what_this_machine_gains_by(rows):
     model = model_of()
-    quiet(model, rows(), settings(n_steps=1, precision="auto"))
+    quiet(model, rows(), settings(n_steps=1, warmup_steps=1, precision="auto"))
     assert model.output_weight.dtype == runtime.dtype(torch.device("cpu"))
 
 
@@ -471,7 +473,9 @@ def test_milestones_outlive_a_stop_and_those_of_a_run_that_left_no_checkpoint_do
     assert list(checkpoint.steps(tmp_path / MILESTONES)) == [2, 4, 9]
     for path in checkpoint.steps(tmp_path).values():
         shutil.rmtree(path)
-    quiet(model_of(seed=1), rows(), other, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="holds checkpoints up to step 9"):
+        quiet(model_of(seed=1), rows(), other, folder=tmp_path)
+    quiet(model_of(seed=1), rows(), other, folder=tmp_path, resume=True)
     assert list(checkpoint.steps(tmp_path / MILESTONES)) == [9]
 
 

@@ -46,6 +46,7 @@ def test_stable_decay_falls_over_a_share_of_the_run(share, decay_steps):
         ({"min_lr": 1.0}, "min_lr=1.0 must lie between 0 and max_lr=0.001"),
         ({"max_lr": math.nan}, "max_lr=nan"),
         ({"warmup_steps": -1}, "warmup_steps=-1 is a number of steps"),
+        ({"warmup_steps": 201}, "warmup_steps=201 exceeds n_steps=200, so that max_lr would never"),
         (
             {"n_steps": 180, "schedule": "stable_decay", "warmup_steps": 150, "decay_share": 2 / 9},
             "warmup_steps=150 and decay_steps=40 exceed n_steps=180; shorten",
