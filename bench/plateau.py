@@ -1,6 +1,6 @@
 """Which change ends the plateau? One change at a time, several seeds, the same stories for all.
 
-    python bench/plateau.py             # about half an hour; writes results/plateau.json
+    python bench/plateau.py             # a quarter of an hour; writes results/plateau.json
     python bench/plateau.py --quick     # a minute, one seed, few steps, prints only
 
 The base is GPT-2's way at the size of the stories: learned positions, weights drawn with a standard

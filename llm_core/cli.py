@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, get_args
 
 import llm_core
-from llm_core import commands, flags, runs
+from llm_core import commands, flags, recipes, runs
 from llm_core.config import PRESETS, preset
 from llm_core.model import Init
 from llm_core.train import DivergedError
@@ -189,12 +189,16 @@ def _add_train(parser: _Parser) -> None:
     add("--log-dir", metavar="FOLDER", help="write for TensorBoard, which must be installed")
     hidden = argparse.SUPPRESS  # what is not typed leaves no trace, see flags
     add("--seed", type=int, default=hidden, metavar="N", help="of weights and order (0)")
-    add("--batch-size", type=_count, default=hidden, metavar="N", help="windows of a batch (8)")
+    usual = f"windows of a batch ({recipes.recipe().batch_size})"
+    add("--batch-size", type=_count, default=hidden, metavar="N", help=usual)
     group = parser.add_argument_group(
         "the model: a preset, and the fields of GPTConfig (chapter 4)"
     )
     group.add_argument(
-        "--preset", choices=PRESETS, default=hidden, help="a known model to start from (story-1m)"
+        "--preset",
+        choices=PRESETS,
+        default=hidden,
+        help="a known model to start from (story-1m; for stories that of the recipe)",
     )
     group.add_argument(
         "--init",

@@ -60,14 +60,16 @@ def token_losses(
             f"{model.config.context_length + 1}, the context length and one more to predict"
         )
     training, device = model.training, model.output_weight.device
-    model.eval()
     losses: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
-    for chosen, ids, targets in _batches(rows, batch_size):
-        hidden = model.hidden(ids.to(device))
-        found = token_log_probs(hidden, model.output_weight, targets.to(device)).cpu()
-        for row, values, counted in zip(chosen, found, targets != IGNORE, strict=True):
-            losses[row] = -values[counted].double().numpy()
-    model.train(training)
+    model.eval()
+    try:
+        for chosen, ids, targets in _batches(rows, batch_size):
+            hidden = model.hidden(ids.to(device))
+            found = token_log_probs(hidden, model.output_weight, targets.to(device)).cpu()
+            for row, values, counted in zip(chosen, found, targets != IGNORE, strict=True):
+                losses[row] = -values[counted].double().numpy()
+    finally:
+        model.train(training)
     return losses
 
 
@@ -239,50 +241,6 @@ def tell(
 
 
 @dataclass(frozen=True)
-class StoryReport:
-    """The gap on unseen stories and what became of stories told: a share and its standard error."""
-
-    gap: Gap
-    n_told: int
-    exact: float
-    exact_error: float
-    consistency: float
-    examples: tuple[Told, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.gap}\n{self.exact:.1%} ± {self.exact_error:.1%} of {self.n_told} stories told "
-            f"are exact; right up to {self.consistency:.0%} of the text on average"
-        )
-
-
-def story_report(
-    model: GPT,
-    tokenizer: Tokenizer,
-    test: StorySet | None = None,
-    n_told: int = 100,
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> StoryReport:
-    """Loss, floor and gap; the share of told stories that are exact; examples of first errors.
-
-    Without ``test`` the gap is taken on 200 validation stories.
-    """
-    test = test or story_set(tokenizer, 200, model.config.context_length, seed=seed)
-    told = tell(model, tokenizer, n_told, temperature, seed)
-    exact = sum(story.exact for story in told) / n_told
-    wrong = tuple(story for story in told if story.first_impossible is not None)
-    return StoryReport(
-        gap=gap(model, test),
-        n_told=n_told,
-        exact=exact,
-        exact_error=math.sqrt(exact * (1 - exact) / n_told),
-        consistency=sum(story.consistency for story in told) / n_told,
-        examples=wrong[:5],
-    )
-
-
-@dataclass(frozen=True)
 class Share:
     """``right`` of ``n``, with the Wilson interval that holds the true share 95 times of 100."""
 
@@ -307,6 +265,48 @@ class Share:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.value:.1%} ({low:.1%} to {high:.1%}, n = {self.n})"
+
+
+@dataclass(frozen=True)
+class StoryReport:
+    """The gap on unseen stories, and how many of the stories told are exact."""
+
+    gap: Gap
+    exact: Share
+    consistency: float
+    examples: tuple[Told, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.gap}\nof the stories told {self.exact} are exact; right up to "
+            f"{self.consistency:.0%} of the text on average"
+        )
+
+
+def story_report(
+    model: GPT,
+    tokenizer: Tokenizer,
+    test: StorySet | None = None,
+    n_told: int = 100,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> StoryReport:
+    """Loss, floor and gap; the share of told stories that are exact; examples of first errors.
+
+    Without ``test`` the gap is taken on 200 validation stories. Raises ValueError for ``n_told``
+    below 1.
+    """
+    if n_told < 1:
+        raise ValueError(f"n_told={n_told} stories tell nothing about a model; take at least 1")
+    test = test or story_set(tokenizer, 200, model.config.context_length, seed=seed)
+    told = tell(model, tokenizer, n_told, temperature, seed)
+    wrong = tuple(story for story in told if story.first_impossible is not None)
+    return StoryReport(
+        gap=gap(model, test),
+        exact=Share(sum(story.exact for story in told), n_told),
+        consistency=sum(story.consistency for story in told) / n_told,
+        examples=wrong[:5],
+    )
 
 
 def questions_report(
