@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from itertools import pairwise
 
 import pytest
@@ -161,6 +162,13 @@ def test_more_text_gets_a_larger_vocabulary_and_context_and_never_less():
 def test_a_text_of_any_size_can_be_cut_into_windows_of_the_usual_context():
     for n_tokens in (100, 300, 1000, 10_000, 10**6):
         assert runs.usual_context_length(n_tokens) * 2 < n_tokens
+
+
+def test_only_long_runs_are_compiled(monkeypatch):
+    monkeypatch.setenv("BOOK_PROFILE", "book")
+    monkeypatch.setenv("CXX", sys.executable)  # any program: it is looked for, not run
+    assert not runs.usual_training(runs.LEAST_TO_COMPILE - 1).compile
+    assert runs.usual_training(runs.LEAST_TO_COMPILE).compile
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 499, 5000])
