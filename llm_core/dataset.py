@@ -265,3 +265,47 @@ def batches(
         shuffle=shuffle,
         packed=packed,
     )
+
+
+class WeightedBatches(Iterator[dict[str, torch.Tensor]]):
+    """Batches whose targets count by what they are, the less so the further a run has come.
+
+    ``weights`` (V,) says how much more than an ordinary target each id counts, 1 being ordinary.
+    The first batch has these weights, the ``n_weighted``-th and all after it have none: in between
+    a weight w is w^a, with a falling from 1 to 0 in a straight line. Batches then carry
+    ``weights``, (B, T) float32, as ``loss.cross_entropy`` takes them.
+    Raises ValueError for weights that are not finite and above 0, or for another vocabulary.
+    """
+
+    def __init__(self, batches: Batches, weights: torch.Tensor, n_weighted: int) -> None:
+        self.batches, self.n_weighted = batches, n_weighted
+        self.weights = weights.to(torch.float32)
+        self.n_taken = 0
+        size = batches.data.vocab_size
+        if self.weights.shape != (size,):
+            raise ValueError(
+                f"weights {tuple(weights.shape)} do not fit a vocabulary of {size}; give one an id"
+            )
+        wrong = ~((self.weights > 0) & self.weights.isfinite())
+        if bool(wrong.any()):
+            raise ValueError(
+                f"the weight of id {int(wrong.nonzero()[0])} is {self.weights[wrong][0].item()}; "
+                "weights are finite and above 0, and 1 is ordinary"
+            )
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        batch = next(self.batches)
+        share = max(0.0, 1 - self.n_taken / max(1, self.n_weighted))
+        self.n_taken += 1
+        if share:
+            batch["weights"] = (self.weights**share)[batch["targets"].clamp(min=0)]
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the iterator stands, as json takes it."""
+        return {**self.batches.state(), "n_taken": self.n_taken}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to where ``state()`` was taken. Raises ValueError like ``Batches.restore``."""
+        self.batches.restore(state)
+        self.n_taken = int(state["n_taken"])

@@ -70,10 +70,11 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return wide, total, most + total.log()
 
 
-def _log_probs(logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
+def _log_probs(logits: Tensor, targets: Tensor, shares: Tensor | None) -> Tensor:
     """log softmax(logits)[target]: logits (n, V), targets (n,) -> (n,), 0 where IGNORE.
 
-    The logits are overwritten: with a ``scale``, by ``scale`` x the gradient of the summed loss.
+    The logits are overwritten: with ``shares`` (n,), by the gradient of the sum of all losses, each
+    times its share.
     """
     n_rows = max(1, BLOCK_NUMBERS // logits.shape[1])
     found = []
@@ -84,8 +85,8 @@ def _log_probs(logits: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
         at_target = block.gather(1, ids)
         wide, total, log_total = _exponentials(block)
         found.append(torch.where(counts, at_target - log_total, 0).squeeze(1))
-        if scale is not None:
-            factor = torch.where(counts, scale, 0)
+        if shares is not None:
+            factor = shares[start : start + n_rows, None]
             # Rounded once, at the end: 1 - p of a sure token would be lost in bfloat16.
             block.copy_(wide.mul_(factor / total).scatter_add_(1, ids, -factor))
     return torch.cat(found)
@@ -113,10 +114,14 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        shares: Tensor,
+        chunk_tokens: int,
     ) -> Tensor:
         of_hidden, of_weight = ctx.needs_input_grad[:2]
-        scale = 1 / (targets != IGNORE).sum().to(_wide(hidden.dtype))
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
         n_chunks = math.ceil(len(targets) / chunk_tokens)
         # The sum over chunks is wider than its terms: of 64 chunks added up in bfloat16 the
@@ -124,12 +129,12 @@ class _HeadLoss(torch.autograd.Function):
         dtype = weight.dtype if n_chunks == 1 else _wide(weight.dtype)
         grad_weight = torch.empty_like(weight, dtype=dtype) if of_weight else None
         buffer = hidden.new_empty(min(chunk_tokens, len(targets)), len(weight))
-        loss = torch.zeros_like(scale)
+        loss = shares.new_zeros(())
         for start in range(0, len(targets), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             x = hidden[part]
             logits = torch.mm(x, weight.T, out=buffer[: len(x)])  # then their gradient
-            loss -= _log_probs(logits, targets[part], scale).sum()
+            loss -= (_log_probs(logits, targets[part], shares[part]) * shares[part]).sum()
             if grad_hidden is not None:
                 torch.mm(logits, weight, out=grad_hidden[part])
             if grad_weight is not None:
@@ -137,16 +142,16 @@ class _HeadLoss(torch.autograd.Function):
         del buffer, logits  # their memory is free before that of the rounded gradient is taken
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return loss * scale
+        return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The stored gradients, times that of the loss, which is 1 unless the loss is scaled."""
         grads = ctx.saved_tensors
         if bool(grad != 1):
             grads = [None if one is None else one * grad.to(one.dtype) for one in grads]
-        return grads[0], grads[1], None, None
+        return grads[0], grads[1], None, None, None
 
 
 @torch.no_grad()
@@ -168,29 +173,53 @@ def token_log_probs(
     return found.reshape(shape)
 
 
+def _shares(targets: Tensor, weights: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What each target contributes to the mean: (N,), 0 where IGNORE, 1 in all."""
+    counts = (targets != IGNORE).to(dtype)
+    if weights is not None:
+        weights = weights.detach().reshape(-1).to(dtype)
+        if len(weights) != len(targets):
+            raise ValueError(
+                f"{len(weights)} weights do not belong to {len(targets)} targets; give one each"
+            )
+        if bool((~(weights >= 0) | weights.isinf()).any()):
+            wrong = weights[~(weights >= 0) | weights.isinf()][0].item()
+            raise ValueError(f"a weight is {wrong}; weights are finite and at least 0")
+        counts = counts * weights
+    total = counts.sum()
+    if not bool(total):
+        raise ValueError(
+            f"all {len(targets)} targets are {IGNORE} or weigh nothing, and there is no mean of "
+            "nothing; leave out batches without a target"
+        )
+    return counts / total
+
+
 def cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk_tokens: int = CHUNK_TOKENS
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    chunk_tokens: int = CHUNK_TOKENS,
+    *,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean of -log softmax(hidden weight^T)[target]: (B, T, D), (V, D), (B, T) int64 -> ().
 
-    Targets that are -100 do not count. ``hidden`` is ``GPT.hidden(ids)`` and ``weight`` is
-    ``GPT.output_weight``. Products are in the dtype of the two, or that of autocast; the softmax
-    and the loss are in float32 (float64 in float64). At most ``chunk_tokens`` x V logits exist at
-    a time. Gradients are exact for both arguments and can be taken once, not differentiated again.
-    Raises ValueError for shapes that do not fit, a target that is no id, and if no target counts.
+    Targets that are -100 do not count; ``weights``, of the shape of ``targets`` and at least 0, let
+    the others count more or less: the sum of weight x loss by the sum of weights. ``hidden`` is
+    ``GPT.hidden(ids)`` and ``weight`` is ``GPT.output_weight``. Products are in the dtype of the
+    two, or that of autocast; the softmax and the loss are in float32 (float64 in float64). At most
+    ``chunk_tokens`` x V logits exist at a time. Gradients are exact for hidden and weight and can
+    be taken once, not differentiated again. Raises ValueError for shapes that do not fit, a target
+    that is no id, a negative weight, and if no target counts.
     """
     hidden, targets = _flat(hidden, weight, targets, chunk_tokens)
-    n_counted = (targets != IGNORE).sum()
-    if not bool(n_counted):
-        raise ValueError(
-            f"all {len(targets)} targets are {IGNORE}, and there is no mean of nothing; leave out "
-            "batches without a target"
-        )
+    shares = _shares(targets, weights, _wide(hidden.dtype))
     if not (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
-        return -token_log_probs(hidden, weight, targets, chunk_tokens).sum() / n_counted
+        return -(token_log_probs(hidden, weight, targets, chunk_tokens) * shares).sum()
     hidden, weight = _as_autocast_has_it(hidden, weight)
     apply: Any = _HeadLoss.apply
-    loss: Tensor = apply(hidden, weight, targets, chunk_tokens)
+    loss: Tensor = apply(hidden, weight, targets, shares, chunk_tokens)
     return loss
 
 

@@ -49,9 +49,14 @@ class DivergedError(ArithmeticError):
 
 
 def next_token_loss(model: GPT, batch: Batch) -> tuple[Tensor, Metrics]:
-    """Mean nats a token over ``targets`` (B, T), -100 not counted; the head works in chunks."""
+    """Mean nats a token over ``targets`` (B, T), -100 not counted; the head works in chunks.
+
+    ``documents`` and ``weights`` of the batch, (B, T) both, do what they do in ``GPT.hidden`` and
+    ``cross_entropy``.
+    """
     hidden = model.hidden(batch["ids"], documents=batch.get("documents"))
-    return cross_entropy(hidden, model.output_weight, batch["targets"]), {}
+    weights = batch.get("weights")
+    return cross_entropy(hidden, model.output_weight, batch["targets"], weights=weights), {}
 
 
 # --- stopping -----------------------------------------------------------------------------------
@@ -83,9 +88,12 @@ def _signals_noted() -> Iterator[list[str]]:
 
 def _shares(batches: list[Batch]) -> list[float]:
     """What each batch contributes to the mean over all targets that count, of equal ones 1 / n."""
-    counts = [1] * len(batches)
+    counts = [1.0] * len(batches)
     if all("targets" in batch for batch in batches):
-        counts = [int((batch["targets"] != IGNORE).sum()) for batch in batches]
+        counts = [
+            float(((batch["targets"] != IGNORE) * batch.get("weights", torch.ones(()))).sum())
+            for batch in batches
+        ]
     return [count / sum(counts) if any(counts) else 1 / len(counts) for count in counts]
 
 
@@ -343,7 +351,8 @@ def train(
     """Train ``model`` in place and return what happened.
 
     ``loss_fn(model, batch)`` returns a mean loss, (), and metrics to note; the batches of a step
-    are weighted by their targets that count, so that accumulating equals one large batch.
+    are weighted by their targets that count (by their weights, where they have ``weights``), so
+    that accumulating equals one large batch.
     ``evaluate(model)`` returns metrics; it runs in evaluation mode and cannot disturb the run. With
     a ``folder`` checkpoints are written there, and with ``resume`` the run goes on from the latest,
     to the bit as if it had not stopped (on a CPU). ``log_dir`` writes for TensorBoard. Ctrl-C and

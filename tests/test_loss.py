@@ -65,6 +65,35 @@ def test_blocks_of_a_chunk_end_anywhere(monkeypatch):
         torch.testing.assert_close(found, other, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 1024])
+def test_weights_give_the_weighted_mean_and_its_gradients(chunk_tokens):
+    weights = torch.rand(B, T, generator=torch.Generator().manual_seed(3)) * 9
+    weights[1, 2] = 0
+
+    def weighted(hidden, weight, targets):
+        logits = (hidden @ weight.T).flatten(0, 1)
+        losses = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE)
+        counted = weights.flatten() * (targets.flatten() != IGNORE)
+        return (losses * counted).sum() / counted.sum()
+
+    def ours(hidden, weight, targets):
+        return cross_entropy(hidden, weight, targets, chunk_tokens, weights=weights)
+
+    true, found = grads(weighted, *example()), grads(ours, *example())
+    for one, other in zip(found, true, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(*example()), true[0], rtol=1e-6, atol=0)
+    assert abs(true[0] - plain(*example())) > 1e-3  # so that weights do matter
+
+
+def test_equal_weights_are_no_weights():
+    weights = torch.full((B, T), 2.5)
+    of_weights = grads(lambda *inputs: cross_entropy(*inputs, weights=weights), *example())
+    for one, other in zip(of_weights, grads(cross_entropy, *example()), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("chunk_tokens", [5, 1024])
 def test_numerical_derivatives_agree(chunk_tokens):
     hidden, weight, targets = example(torch.float64)
@@ -302,6 +331,18 @@ def test_a_mean_of_nothing_is_refused():
     hidden, weight, targets = example()
     with pytest.raises(ValueError, match=f"all {B * T} targets are -100"):
         cross_entropy(hidden, weight, torch.full_like(targets, IGNORE))
+
+
+@pytest.mark.parametrize("wrong", [-0.5, math.inf, math.nan])
+def test_weights_that_cannot_be_are_named(wrong):
+    weights = torch.ones(B, T)
+    weights[2, 3] = wrong
+    with pytest.raises(ValueError, match=f"a weight is {wrong}; weights are finite"):
+        cross_entropy(*example(), weights=weights)
+    with pytest.raises(ValueError, match="30 weights do not belong to 33 targets"):
+        cross_entropy(*example(), weights=torch.ones(B, T - 1))
+    with pytest.raises(ValueError, match="or weigh nothing"):
+        cross_entropy(*example(), weights=torch.zeros(B, T))
 
 
 def test_shapes_that_do_not_fit_are_named():

@@ -197,6 +197,20 @@ def test_accumulated_batches_equal_the_large_one_whatever_the_targets_they_count
     assert abs(unweighted - one.loss[0]) > 1e-4  # so that weights do matter
 
 
+def test_accumulated_weighted_batches_equal_the_large_one():
+    small = [random_batch(2, seed) for seed in range(4)]
+    for number, batch in enumerate(small):
+        batch["weights"] = torch.where(batch["targets"] % 4 == 0, 5.0 + number, 1.0)
+    large = {name: torch.cat([batch[name] for batch in small]) for name in small[0]}
+    whole, parts = model_of(), model_of()
+    one = quiet(whole, Given(large), settings(n_steps=1, warmup_steps=1))
+    four = quiet(parts, Given(*small), settings(n_steps=1, warmup_steps=1, n_accumulate=4))
+    assert four.loss == pytest.approx(one.loss, abs=2e-6)
+    assert four.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    del large["weights"]
+    assert abs(next_token_loss(model_of(), large)[0].item() - one.loss[0]) > 1e-4
+
+
 def test_a_batch_without_targets_adds_nothing_and_a_step_without_any_is_named():
     full, empty = random_batch(2, 1), random_batch(2, 2, n_ignored=2 * T)
     alone, both = model_of(), model_of()
