@@ -55,8 +55,8 @@ define need
 	fi
 endef
 
-.PHONY: help setup test check figures execute verify html pdf lab lock clean doctor browser \
-        venv-tools tex-tools figure-tools
+.PHONY: help setup test check figures execute verify minillm html pdf lab lock clean doctor \
+        browser venv-tools tex-tools figure-tools
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 	echo "CHAPTER=01 narrows execute, verify, test and pdf to one chapter, CHAPTER=a1 to an appendix."
@@ -72,7 +72,7 @@ test: $(VENV)/everything $(if $(CHAPTER),,_build/html/index.html)  ## unit tests
 	@$(if $(wildcard chapters/$(CHAPTER)*.ipynb),,echo "error: no chapter '$(CHAPTER)' in chapters/; wanted are its two digits, as in CHAPTER=01, or an appendix, as in CHAPTER=a1" >&2; exit 1)
 	$(if $(CHAPTER),,$(BIN)/python -m pytest -q -n 2 --dist loadfile tests)
 	BOOK_PROFILE=ci LLM_CORE_OFFLINE=1 PYTHONHASHSEED=0 OMP_NUM_THREADS=1 TQDM_DISABLE=1 \
-	  $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=90 $(wildcard chapters/$(CHAPTER)*.ipynb)
+	  $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600 $(wildcard chapters/$(CHAPTER)*.ipynb)
 
 check: $(VENV)/everything  ## rules of code, notebooks, figures and references
 	@$(BIN)/ruff check --quiet .
@@ -88,6 +88,9 @@ execute: $(VENV)/everything  ## run chapters in fresh kernels and store what the
 
 verify: $(VENV)/everything  ## run chapters again and compare with what is stored
 	@$(BIN)/python -m book verify $(CHAPTER)
+
+minillm: $(VENV)/everything  ## minillm.py anew: the listings of chapters 1 to 5 as one program
+	@$(BIN)/python -m book minillm
 
 lab: $(VENV)/everything  ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters

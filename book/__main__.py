@@ -18,6 +18,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         ("check", "hold notebooks, figures and references against the book's rules"),
         ("html", "build the web pages from the committed outputs"),
         ("pdf", "build the printed book from the committed outputs"),
+        ("minillm", "write minillm.py from the cells of the chapters that are tagged so"),
         ("cut", "write the pages of one chapter, from the printed book, to a PDF of their own"),
         ("doctor", "say what is missing on this machine and how to get it"),
     ):
@@ -53,6 +54,10 @@ def main(arguments: list[str]) -> None:
         from book import doctor
 
         doctor.main()
+    elif chosen.command == "minillm":
+        from book import minillm
+
+        minillm.main()
     else:
         from book import press
 

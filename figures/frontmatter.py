@@ -46,7 +46,7 @@ CHAPTERS = (
     Chapter(2, "Embeddings", 1, (1,), (1, 0), finished=True),
     Chapter(3, "Causal\nattention", 1, (2,), (2, 0), finished=True),
     Chapter(4, "The full\nGPT", 1, (3,), (3, 0), finished=True),
-    Chapter(5, "Pretraining", 2, (4,), (3, 1)),
+    Chapter(5, "Pretraining", 2, (4,), (3, 1), finished=True),
     Chapter(6, "Classification\nfine-tuning", 2, (5,), (3, 2)),
     Chapter(7, "Instruction\ntuning", 2, (5,), (4, 2)),
     Chapter(8, "Data\ncuration", 3, (2,), (1, 1)),

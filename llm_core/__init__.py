@@ -28,6 +28,7 @@ READING_ORDER = (
     "corpora",
     "shards",
     "dataset",
+    "curriculum",
     # network
     "config",
     "layers",
@@ -47,6 +48,7 @@ READING_ORDER = (
     "decode",
     "generate",
     "evaluate",
+    "tracking",
     # shipping
     "hfconfig",
     "hf",

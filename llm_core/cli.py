@@ -40,7 +40,7 @@ EXAMPLES = {
     "train": """\
     {0} train --data mybook.txt
     {0} train --data 'books/*.txt' --out runs/books --n-layer 6 --n-steps 5000
-    {0} train --data stories --preset story-1m --norm-kind layernorm --seed 1
+    {0} train --data stories --preset story-1m --norm-kind rmsnorm --seed 1
     {0} train --resume --out runs/books""",
     "sample": """\
     {0} sample runs/mybook --prompt "It was" --temperature 0.7 -n 3

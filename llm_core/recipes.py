@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ import torch
 from llm_core import checkpoint, dataset, runtime, stories
 from llm_core.checkpoint import CheckpointError
 from llm_core.config import GPTConfig, preset
+from llm_core.curriculum import Stages, WeightedBatches
 from llm_core.evaluate import story_set
 from llm_core.model import GPT, Init
 from llm_core.shards import Dataset
 from llm_core.shards import load as load_data
+from llm_core.stories import lexicon
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer, train_bpe
+from llm_core.tracking import name_set
 from llm_core.train import MILESTONES, train
 from llm_core.trainconfig import History, TrainConfig
 
@@ -77,15 +81,16 @@ def tokenizer() -> Tokenizer:
         return Tokenizer.load(path)
 
 
-def story_data(n_stories: int) -> Dataset:
-    """The first ``n_stories`` of the training split as shards of ids, see ``dataset``."""
+def story_data(n_stories: int, skip: int = 0) -> Dataset:
+    """``n_stories`` of the training split, after ``skip``, as shards of ids, see ``dataset``."""
     words = tokenizer()
-    folder = _folder("stories", {"n_stories": n_stories, "tokenizer": words.hash})
+    made_from = {"n_stories": n_stories, "skip": skip, "tokenizer": words.hash}
+    folder = _folder("stories", made_from)
     path = folder / "train"
     with _alone(folder):
         if not path.with_suffix(".json").exists():
-            told = (story.text for story in stories.stories(n_stories, seed=0))
-            dataset.write(told, words, path, progress=False)
+            told = islice(stories.stories(skip + n_stories, seed=0), skip, None)
+            dataset.write((story.text for story in told), words, path, progress=False)
         return load_data(path)
 
 
@@ -96,13 +101,20 @@ def story_data(n_stories: int) -> Dataset:
 class Recipe:
     """How a model is pretrained on stories: all that decides about the result.
 
-    ``n_test_stories`` of the validation split measure the gap during the run.
+    A step has ``batch_size`` windows of the model's context; in the first ``short_share`` of the
+    steps windows are half as long and twice as many. Names as targets count ``name_weight`` times
+    as much as other tokens in the first step, and less and less until ``weighted_share`` of the
+    steps. Of the ``n_stories`` none is read in both stages. ``n_test_stories`` of the validation
+    split measure the gap during the run, and a quarter of them whether names are tracked.
     """
 
     model: GPTConfig
     train: TrainConfig
     n_stories: int
     batch_size: int
+    short_share: float = 0.0
+    name_weight: float = 1.0
+    weighted_share: float = 0.0
     init: Init = "fan_in"
     seed: int = 0
     n_test_stories: int = 100
@@ -127,6 +139,8 @@ def _recipe(
         max_lr=max_lr,
         min_lr=max_lr / 50,
         warmup_steps=max(10, n_steps // 50),
+        schedule="stable_decay",
+        decay_share=0.7,
         evaluate_every=max(1, n_steps // 20),
         evaluate_at=_milestones(n_steps),
         save_every=max(1, n_steps // 10),
@@ -134,7 +148,15 @@ def _recipe(
         milestones=_milestones(n_steps),
         **changes,
     )
-    return Recipe(model, config, n_stories, batch_size)
+    return Recipe(
+        model,
+        config,
+        n_stories,
+        batch_size,
+        short_share=0.5,
+        name_weight=8.0,
+        weighted_share=0.6,
+    )
 
 
 def recipe(profile: str | None = None) -> Recipe:
@@ -146,12 +168,12 @@ def recipe(profile: str | None = None) -> Recipe:
     if name not in runtime.PROFILES:
         raise ValueError(f"profile={name!r} is unknown; choose {', '.join(runtime.PROFILES)}")
     if name == "ci":
-        return _recipe(preset("story-1m"), 400, 4, 4_000, 4e-3)
+        return _recipe(preset("story-1m"), 730, 4, 7_000, 4e-3, compile=runtime.compiles())
     if name == "gpu":
         size = {"n_layer": 9, "n_head": 8, "n_kv_head": 8, "head_dim": 64, "d_model": 512}
-        large = preset("story-1m", **size, d_ff=1408)
+        large = preset("story-1m", **size, d_ff=2048)
         return _recipe(large, 7_600, 128, 2_000_000, 2e-3, compile=True)
-    return _recipe(preset("story-3m"), 3_000, 4, 25_000, 3e-3, compile=runtime.compiles())
+    return _recipe(preset("story-2m"), 3_600, 4, 32_000, 4e-3, compile=runtime.compiles())
 
 
 @dataclass(frozen=True)
@@ -179,13 +201,45 @@ class Pretrained:
         return checkpoint.load(checkpoint.steps(self.folder / MILESTONES)[step]).model().float()
 
 
+def name_weights(words: Tokenizer, weight: float) -> torch.Tensor:
+    """(V,) float32: ``weight`` for the ids that are a name of the world, 1 for all others."""
+    weights = torch.ones(words.vocab_size)
+    for name in lexicon.NAMES.items:
+        for ids in (words.encode(str(name)), words.encode(f" {name}")):
+            if len(ids) == 1:  # the first piece of a longer one may begin other words
+                weights[ids] = weight
+    return weights
+
+
+def batches(recipe: Recipe, words: Tokenizer) -> Stages | WeightedBatches:
+    """What a recipe's training reads, in order: windows, short before long, with weights."""
+    n_steps = recipe.train.n_steps * recipe.train.n_accumulate
+    n_short = round(recipe.short_share * n_steps)
+    skip = round(recipe.n_stories * n_short / n_steps)
+    length, stages = recipe.model.context_length, []
+    if n_short:
+        data, rows = story_data(skip), 2 * recipe.batch_size
+        short = dataset.batches(data, rows, length // 2, seed=recipe.seed, tokenizer=words)
+        stages.append((short, n_short))
+    if n_short < n_steps:
+        data = story_data(recipe.n_stories - skip, skip)
+        long = dataset.batches(data, recipe.batch_size, length, seed=recipe.seed, tokenizer=words)
+        stages.append((long, n_steps - n_short))
+    n_weighted = round(recipe.weighted_share * n_steps)
+    if not n_weighted or recipe.name_weight == 1:
+        return Stages(*stages)
+    return WeightedBatches(Stages(*stages), name_weights(words, recipe.name_weight), n_weighted)
+
+
 def _train(recipe: Recipe, words: Tokenizer, folder: Path) -> History:
     """Train by the recipe, or go on where an interrupted process stood."""
-    data = story_data(recipe.n_stories)
-    rows = dataset.batches(
-        data, recipe.batch_size, recipe.model.context_length, seed=recipe.seed, tokenizer=words
-    )
+    rows = batches(recipe, words)
     test = story_set(words, recipe.n_test_stories, recipe.model.context_length)
+    names = name_set(words, recipe.n_test_stories // 4, recipe.model.context_length)
+
+    def evaluate(model: GPT) -> dict[str, float]:
+        return {**test.metrics(model), **names.metrics(model)}
+
     with torch.random.fork_rng():
         runtime.set_seed(recipe.seed)
         model = GPT(recipe.model, init=recipe.init).to(runtime.device())
@@ -193,7 +247,7 @@ def _train(recipe: Recipe, words: Tokenizer, folder: Path) -> History:
             model,
             rows,
             recipe.train,
-            evaluate=test.metrics,
+            evaluate=evaluate,
             folder=folder,
             resume=True,
             tokenizer_hash=words.hash,

@@ -210,7 +210,7 @@ def usual_training(n_steps: int) -> TrainConfig:
         train,
         n_steps=n_steps,
         compile=train.compile and n_steps >= LEAST_TO_COMPILE,
-        warmup_steps=min(n_steps, max(10, n_steps // 50)),
+        warmup_steps=min(n_steps - round(train.decay_share * n_steps), max(10, n_steps // 50)),
         evaluate_every=tenth,
         evaluate_at=(),
         save_every=tenth,

@@ -250,11 +250,11 @@ class _Display:
     def __init__(
         self, run: _Run, total: int, progress: bool, log_dir: str | os.PathLike[str] | None
     ) -> None:
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         self.writer = None if log_dir is None else _summary_writer(log_dir)
-        done = run.history.n_steps
-        self.bar = tqdm(total=total, initial=done, disable=not progress, unit="step")
+        off = {} if progress else {"disable": True}  # TQDM_DISABLE=1 is heard only without
+        self.bar = tqdm(total=total, initial=run.history.n_steps, unit="step", **off)
         self.run, self.evaluated = run, dict[str, str]()
 
     def stepped(self) -> None:

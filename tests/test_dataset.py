@@ -283,55 +283,6 @@ def test_packing_needs_documents_that_end(tmp_path):
 # --- memory and time ----------------------------------------------------------------------------
 
 
-# --- weights ------------------------------------------------------------------------------------
-
-
-def weighted(path: Path, n_weighted: int) -> dataset.WeightedBatches:
-    rows = dataset.batches(path, 2, 8)
-    weights = torch.ones(rows.data.vocab_size)
-    weights[::3] = 9.0
-    return dataset.WeightedBatches(rows, weights, n_weighted)
-
-
-def test_weights_fade_from_what_was_given_to_none(tmp_path_factory):
-    path = counting(tmp_path_factory, 290)
-    plain, batches = dataset.batches(path, 2, 8), weighted(path, 4)
-    for exponent in (1, 0.75, 0.5, 0.25):
-        batch, same = next(batches), next(plain)
-        assert torch.equal(batch["ids"], same["ids"])
-        high = batch["targets"] % 3 == 0
-        assert (batch["weights"][~high] == 1).all() and high.any()
-        torch.testing.assert_close(
-            batch["weights"][high], torch.tensor(9.0**exponent).expand(int(high.sum()))
-        )
-    assert "weights" not in next(batches)
-
-
-def test_weighted_batches_resume_where_they_stood(tmp_path_factory):
-    path = counting(tmp_path_factory, 290)
-    batches = weighted(path, 6)
-    for _ in range(3):
-        next(batches)
-    state = json.loads(json.dumps(batches.state()))
-    again = weighted(path, 6)
-    again.restore(state)
-    for _ in range(5):
-        one, other = next(batches), next(again)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
-def test_weights_that_cannot_be_are_named(tmp_path_factory, wrong):
-    rows = dataset.batches(counting(tmp_path_factory, 290), 2, 8)
-    weights = torch.ones(rows.data.vocab_size)
-    weights[5] = wrong
-    with pytest.raises(ValueError, match=f"weight of id 5 is {wrong}; .*1 is ordinary"):
-        dataset.WeightedBatches(rows, weights, 1)
-    with pytest.raises(ValueError, match="give one an id"):
-        dataset.WeightedBatches(rows, weights[1:], 1)
-
-
 def sparse(folder: Path, n_tokens: int) -> Path:
     """A data set of zeros that takes no room on the disk."""
     path = write_by_hand(folder, [0])

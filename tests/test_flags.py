@@ -55,10 +55,10 @@ def test_what_is_not_typed_leaves_no_trace():
         (("--no-tied",), {"tied": False}),
         (("--window", "16"), {"window": 16}),
         (("--window", "none"), {"window": None}),
-        (("--norm-kind", "layernorm"), {"norm": Norm("layernorm")}),
+        (("--norm-kind", "rmsnorm"), {"norm": Norm("rmsnorm")}),
         (
             ("--norm-on-qk", "--norm-eps", "1e-6"),
-            {"norm": Norm("rmsnorm", eps=1e-6, on_qk=True)},
+            {"norm": Norm("layernorm", eps=1e-6, on_qk=True)},
         ),
         (("--rope-theta", "500"), {"rope": Rope(500.0)}),
     ],

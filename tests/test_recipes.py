@@ -19,6 +19,7 @@ from llm_core import checkpoint, recipes, stories
 from llm_core.config import GPTConfig
 from llm_core.evaluate import gap, story_set
 from llm_core.model import parameter_table
+from llm_core.stories import lexicon
 from llm_core.tokenizer import END_OF_TEXT, train_bpe
 from llm_core.trainconfig import TrainConfig
 
@@ -29,6 +30,9 @@ TINY = recipes.Recipe(
     ),
     n_stories=60,
     batch_size=2,
+    short_share=0.4,
+    name_weight=8.0,
+    weighted_share=0.5,
     n_test_stories=4,
 )
 CHILD = """
@@ -118,15 +122,41 @@ def test_the_gap_that_was_noted_is_the_gap_of_the_model():
     assert gap(found.model, test).gap == pytest.approx(gaps[-1], abs=1e-5)
 
 
+def test_a_recipe_reads_short_windows_first_and_no_story_twice():
+    words = recipes.tokenizer()
+    names = {words.encode(f" {name}")[0] for name in lexicon.NAMES.items}
+    read = list(recipes.batches(TINY, words))
+    assert [tuple(one["ids"].shape) for one in read] == [(4, 16)] * 12 + [(2, 32)] * 18
+    assert ["weights" in one for one in read] == [True] * 15 + [False] * 15
+    for number, one in enumerate(read[:15]):
+        is_name = torch.tensor([[int(t) in names for t in row] for row in one["targets"]])
+        share = 1 - number / 15
+        assert one["weights"][is_name].tolist() == pytest.approx([8**share] * int(is_name.sum()))
+        assert (one["weights"][~is_name] == 1).all()
+    told = [story.text for story in stories.stories(60, seed=0)]
+    for rows, own in ((read[:12], told[:24]), (read[12:], told[24:])):
+        stream = [
+            i for text in own for i in (*words.encode(text), words.special_tokens[END_OF_TEXT])
+        ]
+        text = words.decode(stream)
+        assert all(
+            words.decode(row[1:-1].tolist()).strip("�") in text
+            for one in rows
+            for row in one["ids"]
+        )
+
+
 @pytest.mark.parametrize(
     "other",
     [
         replace(TINY, seed=1),
         replace(TINY, n_stories=200),
         replace(TINY, init="gpt2"),
+        replace(TINY, short_share=0.0),
+        replace(TINY, name_weight=4.0),
         replace(TINY, train=replace(TINY.train, max_lr=2e-3)),
     ],
-    ids=["seed", "stories", "init", "learning rate"],
+    ids=["seed", "stories", "init", "windows", "weights", "learning rate"],
 )
 def test_another_recipe_is_another_model(other):
     short = replace(other.train, n_steps=4, warmup_steps=2, milestones=(4,))
@@ -189,6 +219,7 @@ def test_profiles_have_recipes_and_others_are_refused(monkeypatch):
     assert sizes == sorted(sizes)
     for one in (ci, book, gpu):  # nearly no story is seen twice
         assert one.n_tokens < 1.2 * 266 * one.n_stories
+        assert one.name_weight > 1 and 0 < one.weighted_share < 1
     with pytest.raises(ValueError, match="profile='laptop' is unknown; choose ci, book, gpu"):
         recipes.recipe("laptop")
     monkeypatch.setenv("BOOK_PROFILE", "ci")

@@ -1,0 +1,109 @@
+"""What a run reads when: short windows before long ones, and rare targets that count more at first.
+
+Both wrap batches, know where they are, and resume like them, so that ``train`` does not see the
+difference. Chapter 5 measures what they are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Source(Protocol):
+    """Batches that know where they are; ``dataset.batches`` gives such."""
+
+    def __next__(self) -> dict[str, Tensor]: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Stages(Iterator[dict[str, Tensor]]):
+    """Batches of one source after the other: ``n_batches`` of each, given as pairs.
+
+    Ends after the last stage, or before, where a source ends.
+    Raises ValueError for no stages, or for a number of batches below 1.
+    """
+
+    def __init__(self, *stages: tuple[Source, int]) -> None:
+        counts = [n for _, n in stages]
+        if not counts or min(counts) < 1:
+            raise ValueError(f"n_batches={counts} must be at least 1 each, for one stage or more")
+        self.stages = stages
+        self.stage, self.n_taken = 0, 0  # the current stage, and batches taken from it
+
+    def __next__(self) -> dict[str, Tensor]:
+        while self.stage < len(self.stages):
+            source, n_batches = self.stages[self.stage]
+            if self.n_taken < n_batches:
+                batch = next(source)
+                self.n_taken += 1
+                return batch
+            self.stage, self.n_taken = self.stage + 1, 0
+        raise StopIteration
+
+    def state(self) -> dict[str, Any]:
+        """Where the iterator stands, as json takes it."""
+        of_sources = [source.state() for source, _ in self.stages]
+        return {"stage": self.stage, "n_taken": self.n_taken, "sources": of_sources}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to where ``state()`` was taken. Raises ValueError where the sources differ."""
+        if len(state.get("sources", ())) != len(self.stages):
+            raise ValueError(
+                f"this state was taken with {len(state.get('sources', ()))} stages, and there are "
+                f"{len(self.stages)}; make the same stages, or start without a state"
+            )
+        for (source, _), its_state in zip(self.stages, state["sources"], strict=True):
+            source.restore(its_state)
+        self.stage, self.n_taken = int(state["stage"]), int(state["n_taken"])
+
+
+class WeightedBatches(Iterator[dict[str, Tensor]]):
+    """Batches whose targets count by what they are, the less so the further a run has come.
+
+    ``weights`` (V,) says how much more than an ordinary target each id counts, 1 being ordinary.
+    The first batch has these weights, the ``n_weighted``-th and all after it have none: in between
+    a weight w is w^a, with a falling from 1 to 0 in a straight line. Batches then carry
+    ``weights``, (B, T) float32, as ``loss.cross_entropy`` takes them.
+    Raises ValueError for weights that are not finite and above 0, and for a target without one.
+    """
+
+    def __init__(self, batches: Source, weights: Tensor, n_weighted: int) -> None:
+        self.batches, self.n_weighted = batches, n_weighted
+        self.weights = weights.to(torch.float32)
+        self.n_taken = 0
+        wrong = ~((self.weights > 0) & self.weights.isfinite())
+        if bool(wrong.any()):
+            raise ValueError(
+                f"the weight of id {int(wrong.nonzero()[0])} is {self.weights[wrong][0].item()}; "
+                "weights are finite and above 0, and 1 is ordinary"
+            )
+
+    def __next__(self) -> dict[str, Tensor]:
+        batch = next(self.batches)
+        share = max(0.0, 1 - self.n_taken / max(1, self.n_weighted))
+        self.n_taken += 1
+        if share:
+            targets = batch["targets"].clamp(min=0)
+            if int(targets.max()) >= len(self.weights):
+                raise ValueError(
+                    f"target {int(targets.max())} has no weight, of which there are "
+                    f"{len(self.weights)}; give one for each id of the vocabulary"
+                )
+            batch["weights"] = (self.weights**share)[targets]
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the iterator stands, as json takes it."""
+        return {"batches": self.batches.state(), "n_taken": self.n_taken}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to where ``state()`` was taken. Raises ValueError where the batches differ."""
+        if "batches" not in state:
+            raise ValueError("this state is not one of weighted batches; start without a state")
+        self.batches.restore(state["batches"])
+        self.n_taken = int(state["n_taken"])
