@@ -120,10 +120,14 @@ def set_threads(threads: int) -> None:
 def start(seed: int = 0, threads: int = 2) -> Profile:
     """Make a chapter repeatable: fix threads, seed every generator; return the profile.
 
-    The first cell of each chapter calls it. It prints nothing and works without torch.
+    The first cell of each chapter calls it. It prints nothing and works without torch. Where
+    ``OMP_NUM_THREADS`` asks for fewer threads, it is obeyed: two chapters that run side by side on
+    two cores, with two threads each, wait for one another at every operation and take many times
+    as long.
     """
     current = profile()
-    set_threads(threads)
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    set_threads(min(threads, int(most)) if most.isdigit() and int(most) else threads)
     set_seed(seed)
     return current
 

@@ -95,6 +95,19 @@ def test_start_fixes_threads_and_seed_and_prints_nothing():
     assert (done.stdout, done.stderr) == ("", "ci 1 5 1")
 
 
+@pytest.mark.parametrize(("given", "used"), [("1", 1), ("8", 2), ("", 2), ("0", 2), ("four", 2)])
+def test_start_takes_fewer_threads_where_the_environment_asks(given, used, monkeypatch):
+    for variable in runtime.THREAD_VARIABLES:
+        monkeypatch.setenv(variable, "3")
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    before = torch.get_num_threads()
+    try:
+        runtime.start(threads=2)
+        assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_start_works_where_torch_and_numpy_are_not_installed():
     code = (
         "import importlib.util as u; real = u.find_spec;"
