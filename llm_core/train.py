@@ -103,14 +103,19 @@ class _Run:
     def __init__(self, model: GPT, batches: Batches, config: TrainConfig, loss_fn: LossFn) -> None:
         self.model, self.batches, self.config, self.loss_fn = model, batches, config, loss_fn
         self.device = model.output_weight.device
-        self.precision = config.precision
+        precision: str = config.precision
         if config.precision == "auto":
             narrow = runtime.dtype(self.device) == torch.bfloat16
-            self.precision = "bfloat16" if narrow else "float32"
-        model.to(getattr(torch, self.precision))
+            precision = "bfloat16" if narrow else "float32"
+        self.use(precision)
         groups = decay_groups(model, config.weight_decay)
         self.optimizer = AdamW(groups, lr=config.max_lr, betas=(config.beta1, config.beta2))
         self.history = History()
+
+    def use(self, precision: str) -> None:
+        """Have the weights in ``float32`` or ``bfloat16``; before the first step."""
+        self.precision = precision
+        self.model.to(getattr(torch, precision))
 
     def step(self) -> None:
         """One update of the weights. Raises StopIteration where no batch is left."""
@@ -188,6 +193,9 @@ class _Keeper:
                 f"{last.path} was not written by train, so the run that led to it cannot go on; "
                 "start a new one from its weights with Checkpoint.model()"
             )
+        if run.config.precision == "auto" and recorded.get("precision") in ("float32", "bfloat16"):
+            run.use(recorded["precision"])  # what paid then decides, also where it does not pay now
+            ours["precision"] = run.precision
         changed = [name for name in ours if recorded.get(name) != ours[name]]
         if changed:
             name = changed[0]

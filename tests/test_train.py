@@ -438,6 +438,23 @@ def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(rows, tmp_path, precisi
         same_checkpoints(folder, tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("first", "later"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_precision_that_was_chosen_stays_when_the_run_goes_on(
+    rows, tmp_path, monkeypatch, first, later
+):
+    whole, part, resumed = model_of(), model_of(), model_of(seed=7)
+    unbroken = quiet(whole, rows(), settings(precision=first), folder=tmp_path / "whole")
+    config, folder = settings(precision="auto"), tmp_path / "part"
+    monkeypatch.setattr(runtime, "dtype", lambda where=None: getattr(torch, first))
+    quiet(part, rows(), config, at_step(4, interrupt()), folder=folder)
+    monkeypatch.setattr(runtime, "dtype", lambda where=None: getattr(torch, later))  # a busy hour
+    history = quiet(resumed, rows(), config, folder=folder, resume=True)
+    assert same_weights(resumed, whole) and history.loss == unbroken.loss
+    assert resumed.output_weight.dtype == getattr(torch, first)
+    with pytest.raises(CheckpointError, match=f"precision='{first}', this one has precision="):
+        quiet(model_of(), rows(), settings(precision=later), folder=folder, resume=True)
+
+
 def test_a_finished_run_that_is_resumed_is_only_read(rows, tmp_path):
     model, again = model_of(), model_of(seed=1)
     history = quiet(model, rows(), SETTINGS, folder=tmp_path, evaluate=drawing)
