@@ -71,8 +71,9 @@ pdf: tex-tools _build/pdf/ground-truth.pdf  ## the printed book, into _build/pdf
 test: $(VENV)/everything $(if $(CHAPTER),,_build/html/index.html)  ## unit tests, then every notebook under the profile ci
 	@$(if $(wildcard chapters/$(CHAPTER)*.ipynb),,echo "error: no chapter '$(CHAPTER)' in chapters/; wanted are its two digits, as in CHAPTER=01, or an appendix, as in CHAPTER=a1" >&2; exit 1)
 	$(if $(CHAPTER),,$(BIN)/python -m pytest -q -n 2 --dist loadfile tests)
+	BOOK_PROFILE=ci $(BIN)/python -m book prepare $(CHAPTER)
 	BOOK_PROFILE=ci LLM_CORE_OFFLINE=1 PYTHONHASHSEED=0 OMP_NUM_THREADS=1 TQDM_DISABLE=1 \
-	  $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600 $(wildcard chapters/$(CHAPTER)*.ipynb)
+	  $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=90 $(wildcard chapters/$(CHAPTER)*.ipynb)
 
 check: $(VENV)/everything  ## rules of code, notebooks, figures and references
 	@$(BIN)/ruff check --quiet .

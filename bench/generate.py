@@ -16,16 +16,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
+from record import in_fresh_process, machine, write_record
 from tqdm.auto import tqdm
 
 from llm_core.runtime import peak_memory, set_threads, timer
@@ -277,16 +274,6 @@ def do(job: dict[str, Any]) -> Measured:
     assert all(len(row) == job["new"] for row in ids), "not as many ids as asked for"
     digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     return {"seconds": clock.seconds, "digest": digest, "peak_memory": peak_memory()}
-
-
-def in_fresh_process(job: dict[str, Any]) -> Measured:
-    """Do one job in a process of its own; a contender must not profit from another's memory."""
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
-    run = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    if run.returncode:
-        raise SystemExit(f"{job} failed:\n{run.stderr}")
-    measured: Measured = json.loads(run.stdout.splitlines()[-1])
-    return measured
 
 
 def jobs(prompt: int, new: int, only: list[str]) -> list[dict[str, Any]]:

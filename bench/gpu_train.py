@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
+from record import in_fresh_process, machine, write_record
 
 from llm_core.config import GPTConfig, preset
 from llm_core.model import flops_per_token
@@ -187,16 +185,6 @@ def row_of(name: str, contender: str, run: dict[str, Any], peak: float | None) -
         "peak_gibibytes": run["peak_memory"] / GIB,
         "days": {budget: n / rate / 86_400 for budget, n in BUDGETS.items()},
     }
-
-
-def in_fresh_process(job: dict[str, Any]) -> dict[str, Any]:
-    """One measurement, whose memory is its own."""
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        raise SystemExit(f"{job} failed:\n{run.stderr[-3000:]}")
-    measured: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    return measured
 
 
 def show(row: dict[str, Any]) -> None:

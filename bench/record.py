@@ -36,6 +36,20 @@ def git(*arguments: str) -> str:
     return run.stdout.strip()
 
 
+def in_fresh_process(job: Any, **environment: str) -> Any:
+    """One job in a process of its own: no contender is to profit from another's memory.
+
+    The script that runs is called again with ``--job`` and the job as json; what it prints last is
+    json again, and returned. Ends the program with what the job said where it fails.
+    """
+    command = [sys.executable, sys.argv[0], "--job", json.dumps(job)]
+    variables = {**os.environ, **environment}
+    run = subprocess.run(command, capture_output=True, text=True, env=variables)
+    if run.returncode:
+        raise SystemExit(f"{job} failed:\n{run.stderr}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def write_record(
     path: Path, measured_on: dict[str, Any], packages: Iterable[str], **content: Any
 ) -> None:

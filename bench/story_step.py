@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import train_step
-from record import machine, write_record
+from record import in_fresh_process, machine, write_record
 from tqdm.auto import tqdm
 
 from llm_core.config import GPTConfig, preset
@@ -164,17 +162,6 @@ def limit() -> dict[str, Any]:
     return train_step.measure_limit("story", "bfloat16")
 
 
-def in_fresh_process(contender: str) -> dict[str, Any]:
-    """One contender, or the limit, in a process of its own."""
-    run = subprocess.run(
-        [sys.executable, __file__, "--job", contender], capture_output=True, text=True
-    )
-    if run.returncode:
-        raise SystemExit(f"{contender} failed:\n{run.stderr}")
-    measured: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    return measured
-
-
 def table(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row for each contender, beside the plain loops and the limit."""
     middle = {
@@ -203,7 +190,8 @@ def main() -> None:
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
-        print(json.dumps(limit() if arguments.job == "limit" else measure(arguments.job)))
+        job = json.loads(arguments.job)
+        print(json.dumps(limit() if job == "limit" else measure(job)))
         return
     here, names = machine(), (*CONTENDERS, "limit")
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}

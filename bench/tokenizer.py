@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
-import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections import Counter
@@ -26,13 +23,14 @@ from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
+from record import in_fresh_process, machine, write_record
 from tqdm.auto import tqdm
 
 from llm_core.runtime import peak_memory, timer
 
 ROOT = Path(__file__).parents[1]
 N_THREADS = 2
+THREADS = {"RAYON_NUM_THREADS": str(N_THREADS), "TOKENIZERS_PARALLELISM": "true"}
 DOCUMENT_CHARACTERS = 100_000
 WORDS = "a few words, don't you think? 123 words! "
 Measured = dict[str, Any]
@@ -247,21 +245,6 @@ def measure_first_call() -> Measured:
 # --- running --------------------------------------------------------------------------------------
 
 
-def in_fresh_process(job: dict[str, Any], **environment: str) -> Measured:
-    """Do one job in a process of its own; a contender must not profit from another's memory."""
-    threads = {"RAYON_NUM_THREADS": str(N_THREADS), "TOKENIZERS_PARALLELISM": "true"}
-    run = subprocess.run(
-        [sys.executable, __file__, "--job", json.dumps(job)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **threads, **environment},
-    )
-    if run.returncode:
-        raise SystemExit(f"{job} failed:\n{run.stderr}")
-    measured: Measured = json.loads(run.stdout.splitlines()[-1])
-    return measured
-
-
 def do(job: dict[str, Any]) -> Measured:
     """One job, in this process."""
     if job["task"] == "learn":
@@ -335,13 +318,13 @@ def measure_all(folder: Path, quick: bool, rounds: int) -> list[dict[str, Any]]:
             for job, done in zip(todo, runs, strict=True):
                 bar.set_description(f"{job['task']} {job['megabytes']} MB {job['contender']}")
                 if number == 0 or job["contender"] != "naive":
-                    done.append(in_fresh_process(job))
+                    done.append(in_fresh_process(job, **THREADS))
                 bar.update()
         first = {"LLM_CORE_CACHE": str(folder / "c"), "NUMBA_CACHE_DIR": str(folder / "n")}
         rows = []
         for name in ("llm_core, compiling", "llm_core, from the cache"):
             job = {"task": "first call", "contender": name}
-            rows.append(summary(job, [in_fresh_process(job, **first)]))
+            rows.append(summary(job, [in_fresh_process(job, **THREADS, **first)]))
             bar.update()
     digests: dict[int, set[str]] = {}
     for job, done in zip(todo, runs, strict=True):

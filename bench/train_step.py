@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
+from record import in_fresh_process, machine, write_record
 from tqdm.auto import tqdm
 
 from llm_core.config import GPTConfig, preset
@@ -235,16 +233,6 @@ def measure_limit(shape: str, dtype_name: str) -> Measured:
 
 
 # --- running --------------------------------------------------------------------------------------
-
-
-def in_fresh_process(job: dict[str, Any]) -> Measured:
-    """Do one job in a process of its own; a contender must not profit from another's memory."""
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        raise SystemExit(f"{job} failed:\n{run.stderr}")
-    measured: Measured = json.loads(run.stdout.splitlines()[-1])
-    return measured
 
 
 def do(job: dict[str, Any]) -> Measured:

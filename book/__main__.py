@@ -14,6 +14,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("execute", "run chapters in fresh kernels, stamp and save them"),
+        ("prepare", "make what chapters share: the pretrained model"),
         ("verify", "run chapters again and compare what they print"),
         ("check", "hold notebooks, figures and references against the book's rules"),
         ("html", "build the web pages from the committed outputs"),
@@ -23,11 +24,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         ("doctor", "say what is missing on this machine and how to get it"),
     ):
         command = commands.add_parser(name, help=text)
-        if name in ("execute", "verify"):
+        if name in ("execute", "prepare", "verify"):
             command.add_argument("chapter", nargs="?", help="05, or a1; all without it")
         if name == "cut":
             command.add_argument("chapter", help="05, or a1 for an appendix")
-        if name == "execute":
+        if name in ("execute", "prepare"):
             default = os.environ.get("BOOK_PROFILE", "book")
             command.add_argument("--profile", choices=PROFILES, default=default)
         if name == "verify":
@@ -42,6 +43,10 @@ def main(arguments: list[str]) -> None:
         from book import execute
 
         execute.main(chosen.chapter or None, chosen.profile)
+    elif chosen.command == "prepare":
+        from book import execute, notebooks
+
+        execute.prepare(notebooks.chapter_paths(chosen.chapter or None), chosen.profile)
     elif chosen.command == "verify":
         from book import verify
 

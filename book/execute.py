@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,9 +22,9 @@ from llm_core.runtime import cpu_name
 
 THREADS = "2"
 LIBRARIES = ("torch", "numpy", "numba", "tiktoken", "matplotlib")
-# Of one cell. The longest pretrains the model of chapter 5: a minute, seven minutes, half an hour
-# on the machines that the profiles are made for, and others are slower.
-LIMIT_SECONDS = {"ci": 600, "book": 1800, "gpu": 7200}
+LIMIT_SECONDS = {"ci": 90, "book": 360, "gpu": 3600}  # of a cell
+# What takes longer and is made once for all chapters, by the call in a cell that asks for it
+SHARED = {"recipes.pretrained()": "from llm_core import recipes; recipes.pretrained()"}
 PEAK = "from llm_core.runtime import peak_memory; print(peak_memory())"
 
 
@@ -40,6 +43,25 @@ def environment(profile: str) -> dict[str, str]:
         "COLUMNS": "76",
         "LLM_CORE_OFFLINE": "1",
     }
+
+
+def prepare(paths: Iterable[Path], profile: str) -> None:
+    """Make what the chapters share, where one asks for it, with a bar; the cache keeps it.
+
+    Ends the program where making it fails.
+    """
+    sources = [cell.source for path in paths for cell in notebooks.code_cells(notebooks.read(path))]
+    variables = {k: v for k, v in environment(profile).items() if k != "TQDM_DISABLE"}
+    for call, program in SHARED.items():
+        if any(call in source for source in sources):
+            done = subprocess.run(
+                [sys.executable, "-c", program], env=variables, cwd=notebooks.ROOT
+            )
+            if done.returncode:
+                raise SystemExit(
+                    f"error: {call} failed under the profile {profile}, as said above; the "
+                    "chapters that call it can't be executed before it works"
+                )
 
 
 def run(notebook: NotebookNode, path: Path, profile: str) -> int:
@@ -106,7 +128,9 @@ def execute(path: Path, profile: str) -> NotebookNode:
 
 
 def main(chapter: str | None, profile: str) -> None:
-    for path in notebooks.chapter_paths(chapter):
+    paths = notebooks.chapter_paths(chapter)
+    prepare(paths, profile)
+    for path in paths:
         notebook = execute(path, profile)
         notebooks.write(notebook, path)
         record = notebook.metadata[notebooks.RECORD]

@@ -25,7 +25,7 @@ from llm_core.runtime import atomic_write
 
 TAG = "minillm"
 TARGET = notebooks.ROOT / "minillm.py"
-OWN = ("llm_core", "figures", "book")  # what the file has to do without
+OWN = ("llm_core", "figures", "book", "minillm")  # what the file has to do without
 
 TEMPLATE = '''\
 {%- extends 'null.j2' -%}

@@ -14,9 +14,6 @@ from pypdf.generic import DictionaryObject
 from book.notebooks import ROOT, chapter_paths, markdown_cells, number, read
 
 LEAST_INDEX_ENTRIES = 40
-# What LaTeX prints for a reference to nothing stands alone; two question marks behind a word are
-# those of a text that a half-trained model wrote.
-UNRESOLVED = re.compile(r"(?<![\w?])\?\?(?![\w?])")
 INDEX_ENTRY = re.compile(r"^\s*\\item .+, \\hyperpage", re.MULTILINE)
 
 
@@ -102,7 +99,7 @@ def faults(path: Path) -> list[str]:
         found.append("the outline is empty")
     document = pypdfium2.PdfDocument(path)
     for page in range(len(reader.pages)):
-        if UNRESOLVED.search(document[page].get_textpage().get_text_range()):
+        if "??" in document[page].get_textpage().get_text_range():
             found.append(f"?? on page {page + 1}")
     for notebook in chapter_paths():
         first = chapter_pages(reader, notebook)[0]

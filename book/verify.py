@@ -79,6 +79,7 @@ def verify(path: Path, tolerance: float) -> list[str]:
     record = committed.metadata.get(notebooks.RECORD)
     if record is None:
         raise SystemExit(f"error: {path.name} was never executed; run make execute")
+    execute.prepare([path], record["profile"])
     return differences(committed, execute.execute(path, record["profile"]), tolerance)
 
 

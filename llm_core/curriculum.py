@@ -12,30 +12,32 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+Batch = Mapping[str, Tensor]
 
-class Source(Protocol):
+
+class BatchSource(Protocol):
     """Batches that know where they are; ``dataset.batches`` gives such."""
 
-    def __next__(self) -> dict[str, Tensor]: ...
+    def __next__(self) -> Batch: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Stages(Iterator[dict[str, Tensor]]):
+class Stages(Iterator[Batch]):
     """Batches of one source after the other: ``n_batches`` of each, given as pairs.
 
     Ends after the last stage, or before, where a source ends.
     Raises ValueError for no stages, or for a number of batches below 1.
     """
 
-    def __init__(self, *stages: tuple[Source, int]) -> None:
+    def __init__(self, *stages: tuple[BatchSource, int]) -> None:
         counts = [n for _, n in stages]
         if not counts or min(counts) < 1:
             raise ValueError(f"n_batches={counts} must be at least 1 each, for one stage or more")
         self.stages = stages
         self.stage, self.n_taken = 0, 0  # the current stage, and batches taken from it
 
-    def __next__(self) -> dict[str, Tensor]:
+    def __next__(self) -> Batch:
         while self.stage < len(self.stages):
             source, n_batches = self.stages[self.stage]
             if self.n_taken < n_batches:
@@ -62,7 +64,7 @@ class Stages(Iterator[dict[str, Tensor]]):
         self.stage, self.n_taken = int(state["stage"]), int(state["n_taken"])
 
 
-class WeightedBatches(Iterator[dict[str, Tensor]]):
+class WeightedBatches(Iterator[Batch]):
     """Batches whose targets count by what they are, the less so the further a run has come.
 
     ``weights`` (V,) says how much more than an ordinary target each id counts, 1 being ordinary.
@@ -72,7 +74,7 @@ class WeightedBatches(Iterator[dict[str, Tensor]]):
     Raises ValueError for weights that are not finite and above 0, and for a target without one.
     """
 
-    def __init__(self, batches: Source, weights: Tensor, n_weighted: int) -> None:
+    def __init__(self, batches: BatchSource, weights: Tensor, n_weighted: int) -> None:
         self.batches, self.n_weighted = batches, n_weighted
         self.weights = weights.to(torch.float32)
         self.n_taken = 0
@@ -83,7 +85,7 @@ class WeightedBatches(Iterator[dict[str, Tensor]]):
                 "weights are finite and above 0, and 1 is ordinary"
             )
 
-    def __next__(self) -> dict[str, Tensor]:
+    def __next__(self) -> Batch:
         batch = next(self.batches)
         share = max(0.0, 1 - self.n_taken / max(1, self.n_weighted))
         self.n_taken += 1
@@ -94,7 +96,7 @@ class WeightedBatches(Iterator[dict[str, Tensor]]):
                     f"target {int(targets.max())} has no weight, of which there are "
                     f"{len(self.weights)}; give one for each id of the vocabulary"
                 )
-            batch["weights"] = (self.weights**share)[targets]
+            return {**batch, "weights": (self.weights**share)[targets]}
         return batch
 
     def state(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -106,6 +107,8 @@ class Recipe:
     as much as other tokens in the first step, and less and less until ``weighted_share`` of the
     steps. Of the ``n_stories`` none is read in both stages. ``n_test_stories`` of the validation
     split measure the gap during the run, and a quarter of them whether names are tracked.
+    Raises ValueError for a share outside of 0 to 1, a weight that is not above 0, and for sizes
+    with which a stage would have no story or no window.
     """
 
     model: GPTConfig
@@ -119,11 +122,40 @@ class Recipe:
     seed: int = 0
     n_test_stories: int = 100
 
+    def __post_init__(self) -> None:
+        for name in ("short_share", "weighted_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is no share of the steps; it lies between 0, "
+                    "never, and 1, in all of them"
+                )
+        if not 0 < self.name_weight < math.inf:
+            raise ValueError(
+                f"name_weight={self.name_weight} must be finite and above 0; 1 is ordinary"
+            )
+        least = {"batch_size": 1, "n_stories": 2, "n_test_stories": 4}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {bound}")
+        n_short, n_long, stories_short = self.stages
+        if (n_short and not stories_short) or (n_long and stories_short == self.n_stories):
+            raise ValueError(
+                f"n_stories={self.n_stories} are too few for {n_short} batches of short windows "
+                f"and {n_long} of whole ones, whose shares of the stories are rounded; give more"
+            )
+
     @property
     def n_tokens(self) -> int:
         """Tokens that training sees."""
         a_step = self.train.n_accumulate * self.batch_size * self.model.context_length
         return self.train.n_steps * a_step
+
+    @property
+    def stages(self) -> tuple[int, int, int]:
+        """Batches of short windows, batches of whole ones, and the stories that the first read."""
+        n_batches = self.train.n_steps * self.train.n_accumulate
+        n_short = round(self.short_share * n_batches)
+        return n_short, n_batches - n_short, round(self.n_stories * n_short / n_batches)
 
 
 def _milestones(n_steps: int) -> tuple[int, ...]:
@@ -213,19 +245,17 @@ def name_weights(words: Tokenizer, weight: float) -> torch.Tensor:
 
 def batches(recipe: Recipe, words: Tokenizer) -> Stages | WeightedBatches:
     """What a recipe's training reads, in order: windows, short before long, with weights."""
-    n_steps = recipe.train.n_steps * recipe.train.n_accumulate
-    n_short = round(recipe.short_share * n_steps)
-    skip = round(recipe.n_stories * n_short / n_steps)
+    n_short, n_long, skip = recipe.stages
     length, stages = recipe.model.context_length, []
     if n_short:
         data, rows = story_data(skip), 2 * recipe.batch_size
         short = dataset.batches(data, rows, length // 2, seed=recipe.seed, tokenizer=words)
         stages.append((short, n_short))
-    if n_short < n_steps:
+    if n_long:
         data = story_data(recipe.n_stories - skip, skip)
         long = dataset.batches(data, recipe.batch_size, length, seed=recipe.seed, tokenizer=words)
-        stages.append((long, n_steps - n_short))
-    n_weighted = round(recipe.weighted_share * n_steps)
+        stages.append((long, n_long))
+    n_weighted = round(recipe.weighted_share * (n_short + n_long))
     if not n_weighted or recipe.name_weight == 1:
         return Stages(*stages)
     return WeightedBatches(Stages(*stages), name_weights(words, recipe.name_weight), n_weighted)

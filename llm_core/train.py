@@ -18,30 +18,22 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llm_core import checkpoint, runtime
 from llm_core.checkpoint import CheckpointError
+from llm_core.curriculum import Batch, BatchSource
 from llm_core.loss import IGNORE, cross_entropy
 from llm_core.model import GPT
 from llm_core.optim import AdamW, clip_grad_norm_, decay_groups
 from llm_core.trainconfig import History, Metrics, TrainConfig
 
 MILESTONES = "milestones"  # a folder in that of the run
-Batch = Mapping[str, Tensor]
 LossFn = Callable[[GPT, Batch], tuple[Tensor, Metrics]]
 Evaluate = Callable[[GPT], Mapping[str, float]]
-
-
-class Batches(Protocol):
-    """Batches that know where they are; ``dataset.batches`` gives such."""
-
-    def __next__(self) -> Batch: ...
-    def state(self) -> dict[str, Any]: ...
-    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 class DivergedError(ArithmeticError):
@@ -100,7 +92,9 @@ def _shares(batches: list[Batch]) -> list[float]:
 class _Run:
     """The parts of a run that a step touches."""
 
-    def __init__(self, model: GPT, batches: Batches, config: TrainConfig, loss_fn: LossFn) -> None:
+    def __init__(
+        self, model: GPT, batches: BatchSource, config: TrainConfig, loss_fn: LossFn
+    ) -> None:
         self.model, self.batches, self.config, self.loss_fn = model, batches, config, loss_fn
         self.device = model.output_weight.device
         precision: str = config.precision
@@ -345,7 +339,7 @@ def _loop(run: _Run, keeper: _Keeper, display: _Display, evaluate: Evaluate | No
 
 def train(
     model: GPT,
-    batches: Batches,
+    batches: BatchSource,
     config: TrainConfig,
     loss_fn: LossFn = next_token_loss,
     *,

@@ -140,18 +140,3 @@ def test_the_pressed_book_has_no_fault():
     if not press.PDF.exists() or press.PDF.stat().st_mtime < newest:
         pytest.skip("no PDF of these chapters yet; make pdf presses one, and checks it likewise")
     assert pdfcheck.faults(press.PDF) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "unresolved"),
-    [
-        ("see Chapter ?? and", True),
-        ("Figure ??.", True),
-        ("equation (??)", True),
-        ("[??]", True),
-        ("did she?? he said", False),
-        ("really???", False),
-    ],
-)
-def test_a_reference_to_nothing_is_told_from_a_text_that_asks(text, unresolved):
-    assert bool(pdfcheck.UNRESOLVED.search(text)) == unresolved

@@ -9,6 +9,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from book import check, execute, notebooks, verify
+from book.__main__ import main
+from llm_core import recipes
 
 
 def chapter(*cells):
@@ -202,6 +204,50 @@ def test_execution_records_time_memory_and_a_true_stamp(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
     again = execute.execute(path, "ci")
     assert verify.differences(done, again, 0.0) == []
+
+
+def shared_by_a_program(program, folder, monkeypatch):
+    """Two chapters, of which one asks for what the program makes; both are their paths."""
+    monkeypatch.setattr(execute, "SHARED", {"made()": program})
+    monkeypatch.setattr(notebooks, "CHAPTERS", folder)
+    for number, source in (("08", "print(1)"), ("09", "print(open('made.txt').read())  # made()")):
+        notebooks.write(chapter(new_code_cell(source)), folder / f"{number}-x.ipynb")
+    return notebooks.chapter_paths()
+
+
+def test_what_chapters_share_is_made_before_a_chapter_that_asks_for_it(tmp_path, monkeypatch):
+    made = tmp_path / "made.txt"
+    says = "f\"{os.environ['BOOK_PROFILE']} {'TQDM_DISABLE' in os.environ}\""
+    program = f"import os, pathlib; pathlib.Path({str(made)!r}).write_text({says})"
+    plain, asking = shared_by_a_program(program, tmp_path, monkeypatch)
+    execute.prepare([plain], "ci")
+    assert not made.exists()
+    execute.main("09", "ci")
+    assert notebooks.read(asking).cells[0].outputs[0].text == "ci False\n"
+    made.unlink()
+    assert verify.verify(asking, 0.0) == [] and made.exists()
+    made.unlink()
+    main(["prepare", "--profile", "gpu"])
+    assert made.read_text() == "gpu False"
+
+
+def test_what_chapters_share_and_cannot_be_made_is_named_before_any_is_run(tmp_path, monkeypatch):
+    _, asking = shared_by_a_program("raise OSError('disk full')", tmp_path, monkeypatch)
+    before = asking.read_bytes()
+    with pytest.raises(SystemExit, match=r"made\(\) failed under the profile ci"):
+        execute.main(None, "ci")
+    assert asking.read_bytes() == before
+
+
+def test_each_shared_call_stands_in_a_chapter_and_is_one_of_the_library():
+    sources = [
+        cell.source
+        for path in notebooks.chapter_paths()
+        for cell in notebooks.code_cells(notebooks.read(path))
+    ]
+    for call in execute.SHARED:
+        assert any(call in source for source in sources)
+        assert callable(getattr(recipes, call.removeprefix("recipes.").removesuffix("()")))
 
 
 def test_a_failing_cell_stops_execution_with_its_error_and_keeps_the_file(tmp_path, monkeypatch):

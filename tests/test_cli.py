@@ -18,6 +18,7 @@ from llm_core import checkpoint, commands, flags, hf, runs, stories
 from llm_core.checkpoint import load
 from llm_core.cli import main
 from llm_core.config import GPTConfig, preset
+from llm_core.evaluate import Share
 from llm_core.generate import generate
 from llm_core.model import GPT
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer
@@ -187,7 +188,7 @@ def test_stories_are_held_against_their_floor(tmp_path, monkeypatch, capsys):
     assert gap == pytest.approx(loss - floor, abs=2e-4) and gap > 1
     run("evaluate", tmp_path / "run", "--n-told", "2")
     said = capsys.readouterr().out
-    assert re.search(r"of the stories told .* n = 2\) are exact", said) and "floor" in said
+    assert f"of the stories told {Share(0, 2)} are exact" in said and "floor" in said
 
 
 def test_an_interrupted_run_is_saved_and_resumed_to_the_bit(text_file, tmp_path, capsys):

@@ -111,6 +111,19 @@ def test_weighted_stages_resume(path):
         make().restore(staged(path).state())
 
 
+def test_a_source_that_gives_the_same_batch_again_finds_it_as_it_was(path):
+    batch = {"targets": torch.tensor([[3, 4]])}
+
+    class Same:
+        def __next__(self):
+            return batch
+
+    batches = WeightedBatches(Same(), torch.arange(1, 6), 2)
+    given = [next(batches).get("weights") for _ in range(3)]
+    assert given[0].tolist() == [[4, 5]] and given[2] is None
+    assert batch.keys() == {"targets"}
+
+
 def test_targets_that_do_not_count_need_no_weight(path):
     class Masked:
         def __next__(self):

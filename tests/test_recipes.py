@@ -147,6 +147,38 @@ def test_a_recipe_reads_short_windows_first_and_no_story_twice():
 
 
 @pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"short_share": 1.5}, "short_share=1.5 is no share of the steps; it lies between 0"),
+        ({"short_share": float("nan")}, "short_share=nan is no share"),
+        ({"weighted_share": -0.1}, "weighted_share=-0.1 is no share"),
+        ({"name_weight": 0.0}, "name_weight=0.0 must be finite and above 0; 1 is ordinary"),
+        ({"name_weight": float("inf")}, "name_weight=inf must be finite"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"n_stories": 1}, "n_stories=1 must be at least 2"),
+        ({"n_test_stories": 3}, "n_test_stories=3 must be at least 4"),
+        (
+            {"n_stories": 10, "short_share": 0.04},
+            "n_stories=10 are too few for 1 .* and 29 of whole",
+        ),
+        (
+            {"n_stories": 10, "short_share": 0.96},
+            "n_stories=10 are too few for 29 .* and 1 of whole",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_named(changes, says):
+    with pytest.raises(ValueError, match=says):
+        replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(("share", "shapes"), [(0.0, {(2, 32)}), (1.0, {(4, 16)})])
+def test_a_recipe_may_have_one_stage(share, shapes):
+    read = recipes.batches(replace(TINY, short_share=share), recipes.tokenizer())
+    assert {tuple(one["ids"].shape) for one in read} == shapes
+
+
+@pytest.mark.parametrize(
     "other",
     [
         replace(TINY, seed=1),
