@@ -24,7 +24,10 @@ THREADS = "2"
 LIBRARIES = ("torch", "numpy", "numba", "tiktoken", "matplotlib")
 LIMIT_SECONDS = {"ci": 90, "book": 360, "gpu": 3600}  # of a cell
 # What takes longer and is made once for all chapters, by the call in a cell that asks for it
-SHARED = {"recipes.pretrained()": "from llm_core import recipes; recipes.pretrained()"}
+SHARED = {
+    f"recipes.{name}()": f"from llm_core import recipes; recipes.{name}()"
+    for name in ("pretrained",)
+}
 PEAK = "from llm_core.runtime import peak_memory; print(peak_memory())"
 
 

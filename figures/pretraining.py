@@ -175,17 +175,22 @@ def calibration(
 @style.figure
 def temperature(
     temperatures: Sequence[float],
-    exact: Sequence[tuple[float, float]],
+    exact: Sequence[tuple[float, float, float]],
     consistency: Sequence[float],
     variety: Sequence[float],
     of_program: float,
 ) -> Figure:
-    """What is right and what is different in stories told at several temperatures."""
+    """What is right and what is different in stories told at several temperatures.
+
+    ``exact`` are shares with the low and high ends of their intervals.
+    """
     fig, (left, right) = style.canvas("text", 2.4, columns=2)
-    shares, errors = zip(*exact, strict=True)
+    shares, lows, highs = zip(*exact, strict=True)
+    below = [max(0.0, share - low) for share, low in zip(shares, lows, strict=True)]
+    above = [max(0.0, high - share) for share, high in zip(shares, highs, strict=True)]
     left.plot(temperatures, consistency, "s--", color=style.COLORS["position"],
               label="right so far (share of text)")  # fmt: skip
-    left.errorbar(temperatures, shares, yerr=errors, fmt="o-", color=style.COLORS["good"],
+    left.errorbar(temperatures, shares, yerr=(below, above), fmt="o-", color=style.COLORS["good"],
                   capsize=2.5, label="exact to the end")  # fmt: skip
     left.set(xlabel="temperature", ylabel="share", ylim=(0, 1.02), title="right")
     left.legend(loc="best")

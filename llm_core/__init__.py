@@ -49,14 +49,23 @@ READING_ORDER = (
     "generate",
     "evaluate",
     "tracking",
+    "records",
+    "origin",
+    "lora",
+    "classify",
+    "chat",
+    "instruct",
     # shipping
     "hfconfig",
     "hf",
+    "kept",
     "recipes",
     # the command line
     "flags",
     "runs",
+    "dialog",
     "commands",
+    "tuning",
     "cli",
     "__main__",
 )

@@ -80,11 +80,18 @@ def read_instructions(path: Path) -> Iterator[str]:
         yield "\n\n".join(part for part in parts if part)
 
 
+def read_sms_labels(path: Path) -> Iterator[tuple[str, str]]:
+    """The SMS Spam Collection's messages, each after its label, ham or spam."""
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read("SMSSpamCollection").decode("utf-8")
+    for line in filter(None, text.split("\n")):  # a message may hold what splitlines cuts at
+        label, _, message = line.removesuffix("\r").partition("\t")
+        yield label, message
+
+
 def read_sms(path: Path) -> Iterator[str]:
     """The SMS Spam Collection's messages, without their labels."""
-    with zipfile.ZipFile(path) as archive:
-        for line in archive.read("SMSSpamCollection").decode("utf-8").splitlines():
-            yield line.split("\t", 1)[1]
+    return (message for _, message in read_sms_labels(path))
 
 
 def read_parquet(path: Path) -> Iterator[str]:

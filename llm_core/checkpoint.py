@@ -14,15 +14,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm_core.config import GPTConfig
 from llm_core.model import GPT
@@ -34,6 +34,24 @@ STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or belongs to something else."""
+
+
+class Trainable(Protocol):
+    """What ``train`` trains: a GPT, or another ``nn.Module`` that has these parts of one."""
+
+    training: bool
+
+    @property
+    def config(self) -> GPTConfig: ...
+    @property
+    def blocks(self) -> nn.ModuleList: ...
+    @property
+    def output_weight(self) -> Tensor: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+    def to(self, dtype: torch.dtype) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -182,7 +200,7 @@ def _folder_for(folder: str | os.PathLike[str], step: int, keep: int) -> Path:
 
 def save(
     folder: str | os.PathLike[str],
-    model: GPT,
+    model: Trainable,
     *,
     step: int,
     optimizer: torch.optim.Optimizer | None = None,
@@ -292,43 +310,63 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         ) from error
 
 
-def load_weights(model: GPT, weights: Mapping[str, Tensor], source: object) -> None:
-    """Give a model these weights, in their own dtype; also a model on the meta device.
-
-    Raises CheckpointError, naming ``source``, for tensors that are missing, left over or misshapen.
-    """
-    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+def _check_shapes(
+    state: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: object
+) -> None:
+    shapes = {name: tuple(t.shape) for name, t in state.items()}
     found = {name: tuple(t.shape) for name, t in weights.items()}
     for name in sorted(shapes.keys() | found.keys()):
         if shapes.get(name) != found.get(name):
             raise CheckpointError(
                 f"{source}: {name} has shape {found.get(name)}, the model wants "
-                f"{shapes.get(name)}; load it into a model of the same config"
+                f"{shapes.get(name)}; load it into a model of the same config, with the same parts"
             )
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
+    """Give a model these weights, in their own dtype; also a model on the meta device.
+
+    Raises CheckpointError, naming ``source``, for tensors that are missing, left over or misshapen.
+    """
+    _check_shapes(model.state_dict(), weights, source)
     model.load_state_dict(dict(weights), assign=True)
+
+
+def _restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    if checkpoint.optimizer is None:
+        raise CheckpointError(f"{checkpoint.path} was saved without its optimizer")
+    kept = [len(group["params"]) for group in checkpoint.optimizer["param_groups"]]
+    ours = [len(group["params"]) for group in optimizer.param_groups]
+    if kept != ours:
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to a run in which {sum(kept)} tensors learn, in this one "
+            f"{sum(ours)} do; freeze the same parts"
+        )
+    optimizer.load_state_dict(checkpoint.optimizer)
 
 
 def restore(
     checkpoint: Checkpoint,
-    model: GPT,
+    model: Trainable,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Put weights, optimizer and random generators where they stood; the batches restore their own.
 
-    Raises CheckpointError if the model has another config or the checkpoint has no optimizer state.
+    Raises CheckpointError if the model has another config or other parts, if others of them learn,
+    or if the checkpoint has no optimizer state.
     """
     if checkpoint.config != model.config:
         raise CheckpointError(
             f"{checkpoint.path} is of {checkpoint.config}, the model is {model.config}; make the "
             "model from the checkpoint's config"
         )
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(checkpoint.weights[name])
+    state = model.state_dict()
+    _check_shapes(state, checkpoint.weights, checkpoint.path)
     if optimizer is not None:
-        if checkpoint.optimizer is None:
-            raise CheckpointError(f"{checkpoint.path} was saved without its optimizer")
-        optimizer.load_state_dict(checkpoint.optimizer)
+        _restore_optimizer(checkpoint, optimizer)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(checkpoint.weights[name])
     torch.set_rng_state(checkpoint.random["random.cpu"])
     if "random.cuda" in checkpoint.random and torch.cuda.is_available():
         torch.cuda.set_rng_state(checkpoint.random["random.cuda"])

@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llm_core import checkpoint, dataset, runs, runtime, shards
+from llm_core import checkpoint, dataset, dialog, runs, runtime, shards
 from llm_core import train as training
+from llm_core.chat import is_chat_tokenizer
 from llm_core.evaluate import gap, story_report, story_set
 from llm_core.generate import stream
 from llm_core.model import GPT, parameter_table
@@ -28,6 +29,7 @@ COMMAND = "python -m llm_core"
 N_TEST_STORIES = 200
 LOOP_TOKENS = 1 << 14  # of the validation text while training; up to 2**18 of it at the end
 SAMPLE_TOKENS = 120
+CHAT_TOKENS = 64  # of a continuation
 PROMPT_CHARS = 40
 
 
@@ -259,24 +261,29 @@ def sample(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def chat(chosen: argparse.Namespace) -> int:
-    """Continue each line that is typed, until Ctrl-D."""
-    model, tokenizer = _load(chosen.run_folder)
-    seed = _seed(chosen)
+def _continue_lines(model: GPT, tokenizer: Tokenizer, seed: int, sampling: Any) -> None:
+    """Continue each line that is typed, as the beginning of a text of its own."""
     print("Begin a text and press Enter, the model goes on with it; Ctrl-D ends.")
-    while True:
-        try:
-            line = input("> ")
-        except EOFError:
-            print()
-            return 0
+    while (line := dialog.typed()) is not None:
         if not line:
             continue
         try:
-            _say_continued(model, tokenizer, line, seed, **_sampling(chosen))
+            _say_continued(model, tokenizer, line, seed, **sampling)
         except KeyboardInterrupt:
             print(" ... stopped")
         seed += 1
+
+
+def chat(chosen: argparse.Namespace) -> int:
+    """Talk to a model that was tuned on conversations; let any other go on with what is typed."""
+    model, tokenizer = _load(chosen.run_folder)
+    typed = {name: value for name, value in _sampling(chosen).items() if value is not None}
+    dialog.edit_lines()
+    if is_chat_tokenizer(tokenizer):
+        dialog.hold(dialog.Dialog(model, tokenizer, _seed(chosen), **typed))
+    else:
+        _continue_lines(model, tokenizer, _seed(chosen), {"max_new_tokens": CHAT_TOKENS, **typed})
+    return 0
 
 
 def _source_of(folder: Path) -> str:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm_core.attention import KVCache
 from llm_core.compilation import announce_compilation
 from llm_core.config import GPTConfig
 from llm_core.kernels import step
-from llm_core.model import GPT
+from llm_core.model import GPT, Block
 from llm_core.plan import Numbers, Turn, plan_of, space_for
 
 # A thread has to be woken for each token and meets the others several times a layer: with fewer
@@ -55,11 +57,22 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_team.forget)
 
 
+def _linear(model: GPT) -> Iterator[nn.Module]:
+    """The layers whose matrices a step reads, whatever stands in their place."""
+    for block in cast(list[Block], model.blocks):
+        yield from (block.attention.qkv, block.attention.out, block.mlp.up, block.mlp.down)
+    if model.head is not None:
+        yield model.head
+
+
 def can_decode(model: GPT) -> bool:
     """Whether a ``Decoder`` can run the model: on a CPU, all parameters float32 or all bfloat16.
 
-    bfloat16 rows must have an even length, for two numbers are read at once.
+    bfloat16 rows must have an even length, for two numbers are read at once. The matrices must be
+    plain linear layers: others, such as those of LoRA, compute more than the loops would.
     """
+    if any(type(layer) is not nn.Linear for layer in _linear(model)):
+        return False
     dtypes = {parameter.dtype for parameter in model.parameters()}
     config = model.config
     widths = (config.d_model, config.d_ff, config.n_head * config.head_dim)
@@ -107,7 +120,8 @@ class Decoder:
             raise ValueError(
                 f"a model with parameters of {model.output_weight.dtype} on "
                 f"{model.output_weight.device} cannot be decoded by the CPU's loops; move it with "
-                "model.to('cpu', torch.float32), or call the model itself with a KVCache"
+                "model.to('cpu', torch.float32), merge LoRA parts if it has some, or call the "
+                "model itself with a KVCache"
             )
         most = model.config.context_length
         self.config, self.batch_size = model.config, batch_size

@@ -1,31 +1,26 @@
-"""What chapters share, made on demand: the tokenizer of the stories, the pretrained model.
+"""What chapters share, made on demand: the stories' tokenizer, the pretrained model, the assistant.
 
 Whatever is asked for is made once, with a bar, and kept in the cache folder under a name that
 depends on all that it was made from: another setting, another world or another tokenizer is
 another name, and nothing stale is ever loaded. A run that was interrupted goes on where it stood.
-Two notebooks that ask at once wait for one another. Chapter 5 trains the model and studies it.
+Two notebooks that ask at once wait for one another. Chapter 5 trains the model and studies it,
+chapter 7 teaches it to answer.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llm_core import checkpoint, dataset, runtime, stories
-from llm_core.checkpoint import CheckpointError
+from llm_core import chat, checkpoint, dataset, instruct, kept, runtime, stories
 from llm_core.config import GPTConfig, preset
 from llm_core.curriculum import Stages, WeightedBatches
-from llm_core.evaluate import story_set
+from llm_core.evaluate import questions_report, story_set
 from llm_core.model import GPT, Init
 from llm_core.shards import Dataset
 from llm_core.shards import load as load_data
@@ -37,34 +32,6 @@ from llm_core.trainconfig import History, TrainConfig
 
 VOCAB_SIZE = 1024
 N_TOKENIZER_STORIES = 8_000
-RESULT = "result.json"  # written last: a folder without it is not finished
-
-
-# --- names that depend on the content -------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def world() -> str:
-    """A fingerprint of the program that tells the stories: their first ones, with their odds."""
-    digest = hashlib.sha256()
-    for story in stories.stories(50, seed=0):
-        digest.update(f"{story.text}\n{story.log_prob:.9f}\n".encode())
-    return digest.hexdigest()
-
-
-def _folder(kind: str, made_from: dict[str, Any]) -> Path:
-    content = json.dumps({**made_from, "world": world()}, sort_keys=True, default=str)
-    name = f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    return runtime.cache_folder("recipes", name)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time makes what belongs into a folder; the others wait and find it made."""
-    from filelock import FileLock
-
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        yield
 
 
 # --- the tokenizer and the stories as ids ---------------------------------------------------------
@@ -73,9 +40,9 @@ def _alone(folder: Path) -> Iterator[None]:
 def tokenizer() -> Tokenizer:
     """The tokenizer of the stories: 1,024 tokens, learned from the first 8,000 of them."""
     made_from = {"vocab_size": VOCAB_SIZE, "n_stories": N_TOKENIZER_STORIES}
-    folder = _folder("tokenizer", made_from)
+    folder = kept.folder("tokenizer", made_from)
     path = folder / "tokenizer.json"
-    with _alone(folder):
+    with kept.alone(folder):
         if not path.exists():
             told = (story.text for story in stories.stories(N_TOKENIZER_STORIES, seed=0))
             train_bpe(told, VOCAB_SIZE, special_tokens=[END_OF_TEXT]).save(path)
@@ -86,9 +53,9 @@ def story_data(n_stories: int, skip: int = 0) -> Dataset:
     """``n_stories`` of the training split, after ``skip``, as shards of ids, see ``dataset``."""
     words = tokenizer()
     made_from = {"n_stories": n_stories, "skip": skip, "tokenizer": words.hash}
-    folder = _folder("stories", made_from)
+    folder = kept.folder("stories", made_from)
     path = folder / "train"
-    with _alone(folder):
+    with kept.alone(folder):
         if not path.with_suffix(".json").exists():
             told = islice(stories.stories(skip + n_stories, seed=0), skip, None)
             dataset.write((story.text for story in told), words, path, progress=False)
@@ -290,19 +257,109 @@ def pretrained(of: Recipe | str | None = None) -> Pretrained:
     Raises KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
     """
     chosen, words = of if isinstance(of, Recipe) else recipe(of), tokenizer()
-    folder = _folder("pretrained", {"recipe": asdict(chosen), "tokenizer": words.hash})
-    path = folder / RESULT
-    with _alone(folder):
-        if not path.exists():
-            history = _train(chosen, words, folder)
-            if history.stopped is not None:
-                raise KeyboardInterrupt(f"training ended at step {history.n_steps}")
-            with runtime.atomic_write(path, "w") as file:
-                json.dump(asdict(history), file)
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["evaluations"] = [(step, values) for step, values in record["evaluations"]]
-    kept = checkpoint.steps(folder / MILESTONES)
-    if chosen.train.n_steps not in kept:
-        raise CheckpointError(f"{folder} has lost its checkpoints; delete it and ask again")
-    last = checkpoint.load(kept[chosen.train.n_steps])
-    return Pretrained(last.model().float(), words, chosen, History(**record), folder)
+    folder = kept.folder("pretrained", {"recipe": asdict(chosen), "tokenizer": words.hash})
+    history = kept.finished(folder, lambda: _train(chosen, words, folder))
+    last = kept.last(folder / MILESTONES, chosen.train.n_steps)
+    return Pretrained(last.model().float(), words, chosen, history, folder)
+
+
+# --- instruction tuning ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TuningRecipe:
+    """How the pretrained model learns to answer, on conversations about ``n_stories`` stories.
+
+    A step has ``batch_size`` conversations, each in a row of its own; in the first half of the
+    steps those that fit whole. What is not an answer counts ``context_weight``, an answer 1. The
+    conversations have ``n_retold`` sentences to put into the other tense, see ``instruct``.
+    Questions about ``n_test_stories`` of the validation split measure what is learned.
+    """
+
+    base: Recipe
+    train: TrainConfig
+    n_stories: int
+    batch_size: int
+    seed: int = 0
+    context_weight: float = 0.2
+    n_retold: int = 2
+    n_test_stories: int = 30
+
+
+def tuning_recipe(profile: str | None = None) -> TuningRecipe:
+    """The settings of a profile, as ``recipe`` has them. Raises ValueError for an unknown one."""
+    name = runtime.profile().name if profile is None else profile
+    base = recipe(name)
+    n_steps = {"ci": 150, "book": 3_600, "gpu": 6_000}[name]
+    max_lr = 0.75 * base.train.max_lr
+    config = replace(
+        base.train,
+        n_steps=n_steps,
+        max_lr=max_lr,
+        min_lr=max_lr / 50,
+        warmup_steps=max(10, n_steps // 50),
+        evaluate_every=0,
+        evaluate_at=tuple(n_steps * share // 16 for share in (1, 2, 4, 8)),
+        save_every=max(1, n_steps // 5),
+        milestones=(),
+    )
+    n_stories = {"ci": 600, "book": 14_400, "gpu": 200_000}[name]
+    return TuningRecipe(base, config, n_stories, base.batch_size)
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A model that answers questions about stories. ``model`` is float32, in evaluation mode.
+
+    ``history.evaluations`` hold the share of right answers, over all kinds of questions and by
+    kind.
+    """
+
+    model: GPT
+    tokenizer: Tokenizer
+    recipe: TuningRecipe
+    history: History
+    folder: Path = field(repr=False)
+
+
+def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path) -> History:
+    """Tune by the recipe, or go on where an interrupted process stood."""
+    length = recipe.base.model.context_length
+    read = instruct.rendered(words, recipe.n_stories, recipe.seed, n_retold=recipe.n_retold)
+    whole = [one for one in read if len(one.ids) <= length + 1]
+    sizes = recipe.batch_size, length, recipe.seed, False, recipe.context_weight
+    n_first = recipe.train.n_steps // 2
+    rows = Stages(
+        (chat.Conversations(whole, *sizes), n_first),
+        (chat.Conversations(read, *sizes), recipe.train.n_steps - n_first),
+    )
+    asked = instruct.asked(recipe.n_test_stories, split="validation")
+
+    def evaluate(model: GPT) -> dict[str, float]:
+        report = questions_report(lambda pairs: instruct.answers(model, words, pairs), asked)
+        return {kind: share.value for kind, share in report.items()}
+
+    model = chat.grow(base.model, words.vocab_size, recipe.seed).to(runtime.device())
+    return train(
+        model,
+        rows,
+        recipe.train,
+        evaluate=evaluate,
+        folder=folder,
+        resume=True,
+        tokenizer_hash=words.hash,
+    )
+
+
+def assistant(of: TuningRecipe | str | None = None) -> Assistant:
+    """The pretrained model, tuned to answer by a recipe (or a profile's) unless it is in the cache.
+
+    Raises KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
+    """
+    chosen = of if isinstance(of, TuningRecipe) else tuning_recipe(of)
+    base = pretrained(chosen.base)
+    words = chat.chat_tokenizer(base.tokenizer)
+    folder = kept.folder("assistant", {"recipe": asdict(chosen), "tokenizer": words.hash})
+    history = kept.finished(folder, lambda: _tune(chosen, base, words, folder))
+    model = kept.last(folder, chosen.train.n_steps).model().float()
+    return Assistant(model, words, chosen, history, folder)

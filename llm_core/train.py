@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm_core import checkpoint, runtime
-from llm_core.checkpoint import CheckpointError
+from llm_core.checkpoint import CheckpointError, Trainable
 from llm_core.curriculum import Batch, BatchSource
 from llm_core.loss import IGNORE, cross_entropy
 from llm_core.model import GPT
@@ -32,8 +32,8 @@ from llm_core.optim import AdamW, clip_grad_norm_, decay_groups
 from llm_core.trainconfig import History, Metrics, TrainConfig
 
 MILESTONES = "milestones"  # a folder in that of the run
-LossFn = Callable[[GPT, Batch], tuple[Tensor, Metrics]]
-Evaluate = Callable[[GPT], Mapping[str, float]]
+LossFn = Callable[[Any, Batch], tuple[Tensor, Metrics]]  # the first is the model that is trained
+Evaluate = Callable[[Any], Mapping[str, float]]
 
 
 class DivergedError(ArithmeticError):
@@ -43,10 +43,11 @@ class DivergedError(ArithmeticError):
 def next_token_loss(model: GPT, batch: Batch) -> tuple[Tensor, Metrics]:
     """Mean nats a token over ``targets`` (B, T), -100 not counted; the head works in chunks.
 
-    ``documents`` and ``weights`` of the batch, (B, T) both, do what they do in ``GPT.hidden`` and
-    ``cross_entropy``.
+    ``documents``, ``positions`` and ``weights`` of the batch, (B, T) each, do what they do in
+    ``GPT.hidden`` and ``cross_entropy``.
     """
-    hidden = model.hidden(batch["ids"], documents=batch.get("documents"))
+    positions, documents = batch.get("positions"), batch.get("documents")
+    hidden = model.hidden(batch["ids"], positions=positions, documents=documents)
     weights = batch.get("weights")
     return cross_entropy(hidden, model.output_weight, batch["targets"], weights=weights), {}
 
@@ -93,16 +94,17 @@ class _Run:
     """The parts of a run that a step touches."""
 
     def __init__(
-        self, model: GPT, batches: BatchSource, config: TrainConfig, loss_fn: LossFn
+        self, model: Trainable, batches: BatchSource, config: TrainConfig, loss_fn: LossFn
     ) -> None:
         self.model, self.batches, self.config, self.loss_fn = model, batches, config, loss_fn
         self.device = model.output_weight.device
         precision: str = config.precision
         if config.precision == "auto":
-            narrow = runtime.dtype(self.device) == torch.bfloat16
+            whole = all(parameter.requires_grad for parameter in model.parameters())
+            narrow = whole and runtime.dtype(self.device) == torch.bfloat16
             precision = "bfloat16" if narrow else "float32"
         self.use(precision)
-        groups = decay_groups(model, config.weight_decay)
+        groups = decay_groups(cast(nn.Module, model), config.weight_decay)
         self.optimizer = AdamW(groups, lr=config.max_lr, betas=(config.beta1, config.beta2))
         self.history = History()
 
@@ -338,7 +340,7 @@ def _loop(run: _Run, keeper: _Keeper, display: _Display, evaluate: Evaluate | No
 
 
 def train(
-    model: GPT,
+    model: Trainable,
     batches: BatchSource,
     config: TrainConfig,
     loss_fn: LossFn = next_token_loss,
@@ -359,7 +361,8 @@ def train(
     a ``folder`` checkpoints are written there, and with ``resume`` the run goes on from the latest,
     to the bit as if it had not stopped (on a CPU). ``log_dir`` writes for TensorBoard. Ctrl-C and
     SIGTERM end the run after the step, with a checkpoint, and ``History.stopped`` says so. The
-    model is left in evaluation mode, in the dtype it was trained in.
+    model is left in evaluation mode, in the dtype it was trained in. Precision ``auto`` is float32
+    where some parameters are frozen: they have no exact copy to come back to.
 
     Raises DivergedError where loss or gradient is no number: the weights are then those before the
     step; CheckpointError for a folder that holds another run; ValueError from a bad config.

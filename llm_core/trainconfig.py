@@ -25,7 +25,8 @@ class TrainConfig:
     ``schedule`` is ``cosine`` down to ``min_lr`` at the last step, or ``stable_decay``: constant,
     then straight down to ``min_lr`` over the last ``decay_share`` of the steps. ``precision``
     ``bfloat16`` has the weights in bfloat16 and exact float32 masters in the optimizer; ``auto``
-    takes it where ``runtime.dtype`` finds that it pays. ``compile`` compiles each block. Every
+    takes it where ``runtime.dtype`` finds that it pays and nothing is frozen. ``compile`` compiles
+    each block. Every
     ``evaluate_every`` and ``save_every`` steps (0: never), and always at the end, the run is
     evaluated and saved; ``evaluate_at`` adds single steps; the last ``keep`` checkpoints stay, and
     the weights at the steps ``milestones`` for good, in a folder of that name.

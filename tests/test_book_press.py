@@ -10,14 +10,15 @@ import pytest
 import segno
 import zxingcpp
 from docutils import nodes
+from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 from pybtex.database import Entry, Person
 
 from book import doctor, pdfcheck, press
-from book.notebooks import ROOT, chapter_paths
+from book.notebooks import ROOT, chapter_paths, markdown_cells, read, write
 
 sys.path.insert(0, str(ROOT / "book" / "ext"))
-from groundtruth import chapters, citations, colophon, latex, quotes
+from groundtruth import chapters, citations, colophon, latex, quotes, solutions
 
 SOURCE = r"""\chapter{Tokenization}\label{one}
 text
@@ -122,6 +123,31 @@ def test_durations_read_as_a_reader_would_say_them():
     assert [chapters.duration(s) for s in (0.2, 59, 61, 125)] == [
         "1 s", "59 s", "1 min 01 s", "2 min 05 s",
     ]  # fmt: skip
+
+
+def test_the_index_of_solutions_has_every_exercise_of_every_chapter():
+    n_found = 0
+    for path in chapter_paths():
+        source = "\n".join(cell.source for cell in markdown_cells(read(path)))
+        chapter, found = solutions.exercises(path)
+        assert f"({chapter})=\n# " in source
+        assert len(found) == source.count("{exercise-start}")
+        for one in found:
+            assert f":label: {one.label}\n" in source
+            assert one.solution is None or f"{{solution-start}} {one.label}\n" in source
+            assert any(one.title in line for line in solutions.lines(path))
+        n_found += len(found)
+    assert n_found > 30
+
+
+def test_an_exercise_without_a_solution_is_said_to_be_open(tmp_path):
+    text = "(ch-x)=\n# X\n\n```{exercise-start} Try\n:label: ex-x\n```\n"
+    path = tmp_path / "01-x.ipynb"
+    write(new_notebook(cells=[new_markdown_cell(text)]), path)
+    assert solutions.exercises(path) == ("ch-x", [solutions.Exercise("Try", "ex-x", None)])
+    assert "open" in solutions.lines(path)[2]
+    write(new_notebook(cells=[new_markdown_cell("(ch-x)=\n# X\n")]), path)
+    assert solutions.lines(path) == []
 
 
 def test_the_colophon_names_each_executed_chapter_with_time_and_memory():

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from llm_core import checkpoint, recipes, stories
+from llm_core import checkpoint, instruct, recipes, stories
+from llm_core.chat import chat_tokenizer
 from llm_core.config import GPTConfig
 from llm_core.evaluate import gap, story_set
 from llm_core.model import parameter_table
@@ -256,3 +257,63 @@ def test_profiles_have_recipes_and_others_are_refused(monkeypatch):
         recipes.recipe("laptop")
     monkeypatch.setenv("BOOK_PROFILE", "ci")
     assert recipes.recipe() == ci
+
+
+# --- the assistant ------------------------------------------------------------------------------
+
+TALKING = recipes.TuningRecipe(
+    replace(TINY, model=replace(TINY.model, context_length=512), n_stories=90),
+    replace(TINY.train, n_steps=6, evaluate_every=3, save_every=2, milestones=()),
+    n_stories=20,
+    batch_size=2,
+    n_test_stories=2,
+)
+
+
+def test_an_assistant_is_tuned_once_and_then_found():
+    made = recipes.assistant(TALKING)
+    before = files(made.folder)
+    found = recipes.assistant(TALKING)
+    assert files(made.folder) == before and found.history == made.history
+    for name, tensor in made.model.state_dict().items():
+        assert torch.equal(tensor, found.model.state_dict()[name]) and tensor.dtype == torch.float32
+    assert not found.model.training and found.model.config.vocab_size == 1027
+    assert found.tokenizer.hash == chat_tokenizer(recipes.tokenizer()).hash
+    assert [step for step, _ in found.history.evaluations] == [3, 6]
+    kinds = {q.kind for _, q in instruct.asked(2, split="validation")}
+    assert set(found.history.evaluations[-1][1]) == {"all", *kinds}
+    base = recipes.pretrained(TALKING.base).model.state_dict()
+    assert not torch.equal(
+        found.model.state_dict()["blocks.0.mlp.up.weight"], base["blocks.0.mlp.up.weight"]
+    )
+
+
+def test_an_interrupted_tuning_goes_on_to_the_bit(monkeypatch):
+    whole = recipes.assistant(TALKING)
+    again = replace(TALKING, train=replace(TALKING.train, save_every=1))  # another folder
+    tune, stopped = recipes.train, []
+
+    def interrupted(*given, **named):
+        history = tune(*given, **named)
+        if not stopped:
+            stopped.append(True)
+            shutil.rmtree(checkpoint.steps(named["folder"])[6])  # as if killed before the last step
+            raise KeyboardInterrupt
+        return history
+
+    monkeypatch.setattr(recipes, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.assistant(again)
+    resumed = recipes.assistant(again)
+    assert resumed.history.loss == whole.history.loss
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name])
+
+
+def test_profiles_have_tuning_recipes():
+    for name in ("ci", "book", "gpu"):
+        one = recipes.tuning_recipe(name)
+        assert one.base == recipes.recipe(name)
+        assert one.n_stories >= one.batch_size * one.train.n_steps  # no story is asked about twice
+    with pytest.raises(ValueError, match="profile='laptop' is unknown"):
+        recipes.tuning_recipe("laptop")

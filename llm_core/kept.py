@@ -1,0 +1,75 @@
+"""What was made once and is kept: folders named after all that their content was made from.
+
+A folder's name is a hash of its settings and of the world's stories, so another setting or another
+world is another folder, and nothing stale is ever found. Two processes that want the same wait for
+one another, and a run that was interrupted goes on. ``recipes``, which chapters 5 to 7 use, keeps
+its tokenizer, its stories and its models by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from llm_core import checkpoint, runtime, stories
+from llm_core.checkpoint import Checkpoint, CheckpointError
+from llm_core.trainconfig import History
+
+RESULT = "result.json"  # written last: a folder without it is not finished
+
+
+@lru_cache(maxsize=1)
+def world() -> str:
+    """A fingerprint of the program that tells the stories: their first ones, with their odds."""
+    digest = hashlib.sha256()
+    for story in stories.stories(50, seed=0):
+        digest.update(f"{story.text}\n{story.log_prob:.9f}\n".encode())
+    return digest.hexdigest()
+
+
+def folder(kind: str, made_from: dict[str, Any]) -> Path:
+    """The folder of the cache for a kind of thing made from these settings; it is there."""
+    content = json.dumps({**made_from, "world": world()}, sort_keys=True, default=str)
+    name = f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    return runtime.cache_folder("recipes", name)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time makes what belongs into a folder; the others wait and find it made."""
+    from filelock import FileLock
+
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        yield
+
+
+def finished(folder: Path, run: Callable[[], History]) -> History:
+    """What happened in a run, which begins or goes on unless the folder says that it is over.
+
+    Raises KeyboardInterrupt where it was interrupted; asked again, it goes on from there.
+    """
+    path = folder / RESULT
+    with alone(folder):
+        if not path.exists():
+            history = run()
+            if history.stopped is not None:
+                raise KeyboardInterrupt(f"training ended at step {history.n_steps}")
+            with runtime.atomic_write(path, "w") as file:
+                json.dump(asdict(history), file)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["evaluations"] = [(step, values) for step, values in record["evaluations"]]
+    return History(**record)
+
+
+def last(folder: Path, n_steps: int) -> Checkpoint:
+    """The checkpoint of a run's end. Raises CheckpointError where it is gone."""
+    found = checkpoint.steps(folder)
+    if n_steps not in found:
+        raise CheckpointError(f"{folder} has lost its checkpoints; delete it and ask again")
+    return checkpoint.load(found[n_steps])
