@@ -290,7 +290,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
     """The settings of a profile, as ``recipe`` has them. Raises ValueError for an unknown one."""
     name = runtime.profile().name if profile is None else profile
     base = recipe(name)
-    n_steps = {"ci": 150, "book": 3_600, "gpu": 6_000}[name]
+    n_steps = {"ci": 150, "book": 3_600, "gpu": 1_500}[name]
     max_lr = 0.75 * base.train.max_lr
     config = replace(
         base.train,
@@ -303,7 +303,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         save_every=max(1, n_steps // 5),
         milestones=(),
     )
-    n_stories = {"ci": 600, "book": 14_400, "gpu": 200_000}[name]
+    n_stories = {"ci": 600, "book": 14_400, "gpu": 192_000}[name]
     return TuningRecipe(base, config, n_stories, base.batch_size)
 
 
