@@ -43,8 +43,8 @@ def lines(path: Path) -> list[str]:
         return []
     rows = [f"**{{ref}}`{chapter}`**", ""]
     for one in found:
-        where = f"{{ref}}`{one.solution}`" if one.solution else "open: yours to find"
-        rows.append(f"1. {one.title}: {{ref}}`the exercise <{one.label}>`, {where}")
+        where = f"{{ref}}`solved <{one.solution}>`" if one.solution else "open, yours to find"
+        rows.append(f"1. {{ref}}`{one.title} <{one.label}>`: {where}")
     return [*rows, ""]
 
 
