@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """A cache folder for a file of tests, which leaves nothing in anybody's; and no bars."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_CORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TQDM_DISABLE", "1")
+        yield

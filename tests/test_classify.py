@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from test_lora import Stop
 from torch.nn import functional as F
 
 from llm_core import checkpoint, classify, lora
@@ -477,22 +478,6 @@ def test_fitting_with_lora_changes_the_matrices_alone_and_gives_a_plain_model():
         if matrix:
             rank = torch.linalg.matrix_rank((tensor - before[name]).double(), rtol=1e-3)
             assert 1 <= int(rank) <= 2
-
-
-class Stop:
-    """Ends the batches early, as a killed process would."""
-
-    def __init__(self, rows, n):
-        self.rows, self.left = rows, n
-
-    def __next__(self):
-        self.left -= 1
-        if self.left < 0:
-            raise StopIteration
-        return next(self.rows)
-
-    def __getattr__(self, name):
-        return getattr(self.rows, name)
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):

@@ -24,6 +24,7 @@ from llm_core.model import GPT
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer
 from llm_core.trainconfig import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 VERDICT = Path(__file__).parents[2] / "shared" / "data" / "the-verdict.txt"
 COMMANDS = ("tokenize", "train", "sample", "evaluate", "chat")
 TINY = (
@@ -45,13 +46,9 @@ def run(*arguments, ok=True):
     return status
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    """The book's tokenizer is made anew: a test leaves nothing in anybody's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLM_CORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TQDM_DISABLE", "1")
-        yield
+def same_threads():
+    """What a process is given that is to compute the same bits: they depend on how many share."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +195,7 @@ def test_an_interrupted_run_is_saved_and_resumed_to_the_bit(text_file, tmp_path,
         [*PROGRAM, "train", *arguments, "--out", broken, "--save-every", "3"],
         stdout=subprocess.PIPE,
         text=True,
+        env=same_threads(),
     )
     while not checkpoint.steps(broken):
         assert process.poll() is None

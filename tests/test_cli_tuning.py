@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_cli import run, same_threads
 
 from llm_core import (
     chat,
@@ -27,7 +28,6 @@ from llm_core import (
     stories,
     tuning,
 )
-from llm_core.cli import main
 from llm_core.config import GPTConfig
 from llm_core.evaluate import Share, token_losses
 from llm_core.model import GPT
@@ -35,6 +35,7 @@ from llm_core.records import Labelled
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer, train_bpe
 from llm_core.trainconfig import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 REAL = Path(__file__).parents[2] / "shared" / "data" / "instruction-data.json"
 PROGRAM = (sys.executable, "-m", "llm_core")
 CONFIG = GPTConfig(300, 64, n_layer=1, n_head=2, d_model=32, position="rope")
@@ -49,29 +50,11 @@ PAIRS = [
 ]
 
 
-def run(*arguments, ok=True):
-    """The status of a command, which argparse leaves by SystemExit."""
-    try:
-        status = main([str(one) for one in arguments])
-    except SystemExit as end:
-        status = end.code
-    assert (status == 0) == ok, f"status {status}"
-    return status
-
-
 def save(folder, model, words):
     folder.mkdir(parents=True)
     words.save(folder / runs.TOKENIZER)
     checkpoint.save(folder, model, step=1, tokenizer_hash=words.hash)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLM_CORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("TQDM_DISABLE", "1")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +196,7 @@ def test_an_interrupted_tuning_goes_on_by_the_same_command_to_the_bit(
         [*PROGRAM, *arguments, "2", "--out", broken],
         stdout=subprocess.PIPE,
         text=True,
+        env=same_threads(),
     )
     while not checkpoint.steps(broken):
         assert process.poll() is None
