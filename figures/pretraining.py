@@ -66,9 +66,22 @@ def loss_and_floor(
 # --- the ablation -------------------------------------------------------------------------------
 
 
+Runs = Mapping[str, Sequence[tuple[Sequence[float], ...]]]
+
+
 @style.figure
-def plateau(arms: Mapping[str, Sequence[tuple[Sequence[float], ...]]]) -> Figure:
+def plateau(arms: Runs) -> Figure:
     """Gap and names tracked by tokens read; an arm has one color, a seed one line."""
+    return _by_tokens(arms)
+
+
+@style.figure
+def optimizers(arms: Runs) -> Figure:
+    """The same for one run with either optimizer."""
+    return _by_tokens(arms)
+
+
+def _by_tokens(arms: Runs) -> Figure:
     fig, panels = style.canvas("text", 2.9, columns=2)
     colors, lines = (*style.SEQUENCE, style.INK), (*style.LINES, "-")
     for (arm, runs), color, line in zip(arms.items(), colors, lines, strict=False):

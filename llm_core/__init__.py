@@ -38,6 +38,7 @@ READING_ORDER = (
     "loss",
     # learning
     "optim",
+    "muon",
     "checkpoint",
     "trainconfig",
     "train",

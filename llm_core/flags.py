@@ -45,6 +45,7 @@ MEANINGS = {
     "warmup_steps": "steps in which the learning rate rises from 0",
     "schedule": "down along a cosine, or constant and down at the end",
     "decay_share": "share of the steps in which stable_decay goes down",
+    "optimizer": "makes steps of gradients; muon: matrices in blocks by it, the rest by AdamW",
     "weight_decay": "how strongly AdamW pulls matrices toward 0",
     "beta1": "AdamW's memory of the gradient",
     "beta2": "AdamW's memory of its square",

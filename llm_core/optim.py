@@ -30,7 +30,7 @@ def _check(lr: float, betas: tuple[float, float], eps: float, weight_decay: floa
         raise ValueError(f"betas={betas} must be at least 0 and below 1; try (0.9, 0.95)")
 
 
-def _fresh(parameter: Tensor) -> dict[str, Tensor]:
+def fresh(parameter: Tensor) -> dict[str, Tensor]:
     """The state of a parameter that has not moved yet."""
     dtype = torch.promote_types(parameter.dtype, torch.float32)
     like = torch.empty_like(parameter, dtype=dtype, memory_format=torch.contiguous_format)
@@ -113,10 +113,13 @@ class AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group)
+            self._move_group(group)
         return loss
+
+    def _move_group(self, group: dict[str, Any]) -> None:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                self._move(parameter, group)
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient, state = parameter.grad, self.state[parameter]
@@ -127,7 +130,7 @@ class AdamW(torch.optim.Optimizer):
                 "sparse=False"
             )
         if not state:
-            state.update(_fresh(parameter))
+            state.update(fresh(parameter))
         state["step"] += 1
         master = state.get("master", parameter)
         mean, square = state["mean"].view(-1), state["square"].view(-1)

@@ -140,6 +140,7 @@ def _recipe(
         warmup_steps=max(10, n_steps // 50),
         schedule="stable_decay",
         decay_share=0.7,
+        optimizer="muon",
         evaluate_every=max(1, n_steps // 20),
         evaluate_at=_milestones(n_steps),
         save_every=max(1, n_steps // 10),
@@ -167,7 +168,7 @@ def recipe(profile: str | None = None) -> Recipe:
     if name not in runtime.PROFILES:
         raise ValueError(f"profile={name!r} is unknown; choose {', '.join(runtime.PROFILES)}")
     if name == "ci":
-        return _recipe(preset("story-1m"), 730, 4, 7_000, 4e-3, compile=runtime.compiles())
+        return _recipe(preset("story-1m"), 600, 4, 6_000, 4e-3, compile=runtime.compiles())
     if name == "gpu":
         size = {"n_layer": 9, "n_head": 8, "n_kv_head": 8, "head_dim": 64, "d_model": 512}
         large = preset("story-1m", **size, d_ff=2048)

@@ -28,6 +28,7 @@ from llm_core.checkpoint import CheckpointError, Trainable
 from llm_core.curriculum import Batch, BatchSource
 from llm_core.loss import IGNORE, cross_entropy
 from llm_core.model import GPT
+from llm_core.muon import Muon, muon_groups
 from llm_core.optim import AdamW, clip_grad_norm_, decay_groups
 from llm_core.trainconfig import History, Metrics, TrainConfig
 
@@ -90,6 +91,13 @@ def _shares(batches: list[Batch]) -> list[float]:
     return [count / sum(counts) if any(counts) else 1 / len(counts) for count in counts]
 
 
+def _optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
+    betas = config.beta1, config.beta2
+    if config.optimizer == "muon":
+        return Muon(muon_groups(model, config.weight_decay), lr=config.max_lr, betas=betas)
+    return AdamW(decay_groups(model, config.weight_decay), lr=config.max_lr, betas=betas)
+
+
 class _Run:
     """The parts of a run that a step touches."""
 
@@ -104,8 +112,7 @@ class _Run:
             narrow = whole and runtime.dtype(self.device) == torch.bfloat16
             precision = "bfloat16" if narrow else "float32"
         self.use(precision)
-        groups = decay_groups(cast(nn.Module, model), config.weight_decay)
-        self.optimizer = AdamW(groups, lr=config.max_lr, betas=(config.beta1, config.beta2))
+        self.optimizer = _optimizer(cast(nn.Module, model), config)
         self.history = History()
 
     def use(self, precision: str) -> None:

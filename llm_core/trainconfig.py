@@ -13,8 +13,10 @@ from llm_core.optim import cosine_lr, stable_decay_lr
 
 Metrics = dict[str, float]
 Schedule = Literal["cosine", "stable_decay"]
+Optimizer = Literal["adamw", "muon"]
 Precision = Literal["auto", "float32", "bfloat16"]
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "stable_decay")
+OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "muon")
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
 
 
@@ -23,7 +25,8 @@ class TrainConfig:
     """How a run goes. A step is one update of the weights, from ``n_accumulate`` batches.
 
     ``schedule`` is ``cosine`` down to ``min_lr`` at the last step, or ``stable_decay``: constant,
-    then straight down to ``min_lr`` over the last ``decay_share`` of the steps. ``precision``
+    then straight down to ``min_lr`` over the last ``decay_share`` of the steps. ``optimizer``
+    ``muon`` moves the matrices in blocks by ``muon.Muon``, the rest by ``AdamW``. ``precision``
     ``bfloat16`` has the weights in bfloat16 and exact float32 masters in the optimizer; ``auto``
     takes it where ``runtime.dtype`` finds that it pays and nothing is frozen. ``compile`` compiles
     each block. Every
@@ -39,6 +42,7 @@ class TrainConfig:
     warmup_steps: int = 100
     schedule: Schedule = "cosine"
     decay_share: float = 0.2
+    optimizer: Optimizer = "adamw"
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -58,7 +62,7 @@ class TrainConfig:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {bound}")
-        known = {"schedule": SCHEDULES, "precision": PRECISIONS}
+        known = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS, "precision": PRECISIONS}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ValueError(

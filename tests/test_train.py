@@ -438,6 +438,24 @@ def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(rows, tmp_path, precisi
         same_checkpoints(folder, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_with_muon_goes_on_to_the_bit_and_is_not_one_with_adamw(rows, tmp_path, precision):
+    config = settings(precision=precision, optimizer="muon")
+    whole, resumed, adamw = model_of(), model_of(), model_of()
+    quiet(whole, rows(), config, folder=tmp_path / "whole")
+    quiet(resumed, rows(), config, at_step(4, interrupt()), folder=tmp_path / "part")
+    quiet(resumed, rows(), config, folder=tmp_path / "part", resume=True)
+    assert same_weights(resumed, whole)
+    same_checkpoints(tmp_path / "part", tmp_path / "whole")
+    quiet(adamw, rows(), settings(precision=precision))
+    matrices = [name for name, p in whole.named_parameters() if "blocks" in name and p.dim() == 2]
+    mine, theirs = whole.state_dict(), adamw.state_dict()
+    assert matrices and not any(torch.equal(mine[name], theirs[name]) for name in matrices)
+    with pytest.raises(CheckpointError, match="optimizer='muon', this one has optimizer='adamw'"):
+        quiet(model_of(), rows(), settings(precision=precision), folder=tmp_path / "part",
+              resume=True)  # fmt: skip
+
+
 @pytest.mark.parametrize(("first", "later"), [("float32", "bfloat16"), ("bfloat16", "float32")])
 def test_the_precision_that_was_chosen_stays_when_the_run_goes_on(
     rows, tmp_path, monkeypatch, first, later

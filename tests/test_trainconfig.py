@@ -40,6 +40,7 @@ def test_stable_decay_falls_over_a_share_of_the_run(share, decay_steps):
         ({"evaluate_every": -1}, "evaluate_every=-1 must be at least 0"),
         ({"save_every": -1}, "save_every=-1 must be at least 0"),
         ({"schedule": "linear"}, "schedule='linear' is unknown; choose cosine or stable_decay"),
+        ({"optimizer": "sgd"}, "optimizer='sgd' is unknown; choose adamw or muon"),
         ({"precision": "float16"}, "'float16' is unknown; choose auto or float32 or bfloat16"),
         ({"max_norm": 0.0}, "max_norm=0.0 must be above 0; math.inf clips nothing"),
         ({"max_norm": math.nan}, "max_norm=nan must be above 0"),
