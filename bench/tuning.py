@@ -1,6 +1,7 @@
 """What instruction tuning needs: the mask, many questions, many conversations, all parameters?
 
     python bench/tuning.py             # half an hour; writes results/tuning.json
+    python bench/tuning.py --arms LoRA # these alone, into the record that is there
     python bench/tuning.py --quick     # minutes, one seed, few steps, prints only
 
 Each arm changes one thing of ``recipes.tuning_recipe`` and sees as many tokens as the others, far
@@ -11,8 +12,9 @@ at a time, on one thread each. Chapter 7 reads the record.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -45,7 +47,7 @@ ARMS = (
     replace(FULL, name="answers only", context_weight=0.0),
     replace(FULL, name="no mask", context_weight=1.0),
     replace(FULL, name="one question", n_questions=1),
-    replace(FULL, name="1,000 conversations", n_conversations=1_000),
+    replace(FULL, name="300 conversations", n_conversations=300),
     replace(FULL, name="100 conversations", n_conversations=100),
     replace(FULL, name="LoRA", lora_rank=16),
     replace(FULL, name="mixed", n_mixed=4),
@@ -159,16 +161,30 @@ def gap_before() -> float:
     return round(evaluate.gap(base.model, test).gap, 4)
 
 
-def run_all(seeds: range, n_steps: int) -> list[dict[str, Any]]:
-    """Every arm with every seed, two processes at a time."""
+def run_all(arms: Sequence[Arm], seeds: range, n_steps: int) -> list[dict[str, Any]]:
+    """The arms with every seed, two processes at a time."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [pool.submit(run, arm, seed, n_steps) for seed in seeds for arm in ARMS]
+        jobs = [pool.submit(run, arm, seed, n_steps) for seed in seeds for arm in arms]
         finished = tqdm(as_completed(jobs), total=len(jobs), unit="run", disable=False)
-        rows = [job.result() for job in finished]
+        return [job.result() for job in finished]
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Arms in their order; what is no arm any more is dropped."""
     order = [arm.name for arm in ARMS]
-    return sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
+    known = [row for row in rows if row["arm"] in order]
+    return sorted(known, key=lambda row: (order.index(row["arm"]), row["seed"]))
+
+
+def beside(out: Path, chosen: Sequence[str], sizes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the other arms in the record. Ends the program where its sizes are others."""
+    record = json.loads(out.read_text(encoding="utf-8"))
+    for name, value in sizes.items():
+        if record[name] != value:
+            raise SystemExit(f"{out.name} was made with {name}={record[name]}; run all arms")
+    return [row for row in record["rows"] if row["arm"] not in chosen]
 
 
 def main() -> None:
@@ -176,18 +192,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS])
     arguments = parser.parse_args()
     here, before = machine(), gap_before()
     n_steps = 8 if arguments.quick else N_STEPS
-    rows = run_all(range(1 if arguments.quick else arguments.seeds), n_steps)
+    out = ROOT / "results" / "tuning.json"
+    sizes = {"n_steps": n_steps, "n_test_stories": N_TEST, "gap_before": before, "threads": 1}
+    chosen = [arm for arm in ARMS if not arguments.arms or arm.name in arguments.arms]
+    others = beside(out, arguments.arms, sizes) if arguments.arms and not arguments.quick else []
+    rows = run_all(chosen, range(1 if arguments.quick else arguments.seeds), n_steps)
+    rows = in_order([*rows, *others])
     for row in rows:
         print(
             f"{row['arm']:22} seed {row['seed']}  exact {row['all'][-1]:.3f}  "
             f"gap {row['gap']:.3f}  {row['seconds']} s"
         )
     if not arguments.quick:
-        out = ROOT / "results" / "tuning.json"
-        sizes = {"n_steps": n_steps, "n_test_stories": N_TEST, "gap_before": before, "threads": 1}
         arms = {arm.name: asdict(arm) for arm in ARMS}
         write_record(out, here, ["torch"], **sizes, arms=arms, rows=rows)
         print(f"wrote {out.relative_to(ROOT)}")
