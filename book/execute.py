@@ -26,7 +26,7 @@ LIMIT_SECONDS = {"ci": 90, "book": 360, "gpu": 3600}  # of a cell
 # What takes longer and is made once for all chapters, by the call in a cell that asks for it
 SHARED = {
     f"recipes.{name}()": f"from llm_core import recipes; recipes.{name}()"
-    for name in ("pretrained",)
+    for name in ("pretrained", "assistant")
 }
 PEAK = "from llm_core.runtime import peak_memory; print(peak_memory())"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,11 +199,17 @@ def _trust(target: Path, sha256: str) -> None:
     print(f"{target.name}: no published sha256, from now on held against {sha256}")
 
 
+def _imported_pooch() -> Any:
+    """pooch, which brings tqdm's bars for notebooks; without widgets these would warn on import."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pooch
+    return pooch
+
+
 def _retrieve(url: str, target: Path, known: str | None, progress: bool) -> None:
     """Let pooch fetch a file through our transfer, check it and put it into place."""
-    import pooch
-
-    part = target.with_name(f"{target.name}.part")
+    pooch, part = _imported_pooch(), target.with_name(f"{target.name}.part")
 
     def download(url: str, output_file: str, _pooch: object) -> None:
         _transfer(url, part, known, progress)
@@ -225,11 +232,11 @@ def _retrieve(url: str, target: Path, known: str | None, progress: bool) -> None
 
 def is_present(file: RemoteFile, folder: Path) -> bool:
     """Whether the file lies in the folder with the right sha256 (any, if none is known)."""
-    import pooch
-
     target = folder / file.name
     known = file.sha256 or _trusted_hash(target)
-    return target.exists() and (known is None or pooch.file_hash(str(target)) == known)
+    if not target.exists():
+        return False
+    return known is None or bool(_imported_pooch().file_hash(str(target)) == known)
 
 
 def fetch(file: RemoteFile, folder: Path, remedy: str, *, progress: bool = True) -> Path:
