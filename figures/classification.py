@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from figures import style
 
@@ -16,7 +16,9 @@ GPT2_LAYER = (768, 3072, 8)  # inputs, outputs and rank of the layer that ``lora
 
 
 def _percent(ax: Axes, axis: str = "y") -> None:
-    getattr(ax, f"{axis}axis").set_major_formatter(PercentFormatter(1.0, decimals=0))
+    along = getattr(ax, f"{axis}axis")
+    along.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    along.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
 # --- the task -----------------------------------------------------------------------------------

@@ -161,7 +161,8 @@ def arms(runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]) 
         for number, (n_tokens, values) in enumerate(seeds):
             ax.plot(n_tokens, values, color=color, ls=dashes, lw=1.1, marker=marker, ms=3,
                     label=None if number else arm)  # fmt: skip
-    ax.set(xlabel="million tokens seen", ylabel="share exactly right", ylim=(0, 1), xlim=(0, None))
+    ax.set(xlabel="million tokens seen", ylabel="share exactly right", xlim=(0, None))
+    ax.set_ylim(0, None)
     fig.legend(loc="outside right center")
     return fig
 
