@@ -1,6 +1,6 @@
 """What instruction tuning needs: the mask, many questions, many conversations, all parameters?
 
-    python bench/tuning.py             # half an hour; writes results/tuning.json
+    python bench/tuning.py             # a quarter of an hour; writes results/tuning.json
     python bench/tuning.py --arms LoRA # these alone, into the record that is there
     python bench/tuning.py --quick     # minutes, one seed, few steps, prints only
 

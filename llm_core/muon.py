@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llm_core.optim import AdamW, fresh
+from llm_core.optim import AdamW
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the polynomial, as Jordan et al. (2024) chose them
 N_ROUNDS = 5
@@ -28,8 +28,9 @@ NUMBERS_AT_ONCE = 1 << 24  # in matrices of one shape that are made orthogonal t
 def orthogonalized(matrices: Tensor, n_rounds: int = N_ROUNDS) -> Tensor:
     """The nearest matrices whose singular values are all 1, roughly: (..., M, N) -> (..., M, N).
 
-    Each round puts the singular values s through 3.4445 s - 4.7750 s³ + 2.0315 s⁵ (Newton-Schulz),
-    which after five lie between 0.7 and 1.2 unless they were tiny. In the dtype of the argument.
+    A matrix is divided by its norm first. Each round then puts its singular values s through
+    3.4445 s - 4.7750 s³ + 2.0315 s⁵ (Newton-Schulz); after five, all that began at 0.003 or above lie
+    between 0.68 and 1.21. In the dtype of the argument.
     """
     a, b, c = COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
@@ -96,11 +97,7 @@ class Muon(AdamW):
         """Move matrices of one shape."""
         ahead = []
         for parameter in parameters:
-            state, gradient = self.state[parameter], cast(Tensor, parameter.grad)
-            if not state:
-                state.update(fresh(parameter))
-                del state["square"]
-            state["step"] += 1
+            gradient, state = self._begin(parameter, "mean")
             state["mean"].lerp_(gradient.to(state["mean"].dtype), 1 - group["momentum"])
             ahead.append(gradient.lerp(state["mean"].to(gradient.dtype), group["momentum"]))
         updates = orthogonalized(torch.stack(ahead))
@@ -116,10 +113,11 @@ class Muon(AdamW):
 def muon_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for ``Muon``: the matrices in blocks, other matrices, and vectors.
 
-    Vectors do not decay. Frozen parameters are in none, and a group that is empty is left out.
+    The blocks may be those of a model inside, such as the body of a classifier. Vectors do not
+    decay. Frozen parameters are in none, and a group that is empty is left out.
     """
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    inner = {name for name, p in learned.items() if name.startswith("blocks.") and p.dim() == 2}
+    inner = {name for name, p in learned.items() if ".blocks." in f".{name}" and p.dim() == 2}
     wide = [p for name, p in learned.items() if name not in inner and p.dim() >= 2]
     vectors = [p for p in learned.values() if p.dim() < 2]
     groups: list[dict[str, Any]] = [

@@ -30,14 +30,13 @@ def _check(lr: float, betas: tuple[float, float], eps: float, weight_decay: floa
         raise ValueError(f"betas={betas} must be at least 0 and below 1; try (0.9, 0.95)")
 
 
-def fresh(parameter: Tensor) -> dict[str, Tensor]:
+def _fresh(parameter: Tensor, means: tuple[str, ...]) -> dict[str, Tensor]:
     """The state of a parameter that has not moved yet."""
     dtype = torch.promote_types(parameter.dtype, torch.float32)
     like = torch.empty_like(parameter, dtype=dtype, memory_format=torch.contiguous_format)
     state = {
         "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-        "mean": torch.zeros_like(like),
-        "square": torch.zeros_like(like),
+        **{name: torch.zeros_like(like) for name in means},
     }
     return state if parameter.dtype == dtype else {**state, "master": like.copy_(parameter)}
 
@@ -121,7 +120,8 @@ class AdamW(torch.optim.Optimizer):
             if parameter.grad is not None:
                 self._move(parameter, group)
 
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _begin(self, parameter: Tensor, *means: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient of a parameter and its state, with these means, at its next step."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if gradient.is_sparse:
@@ -130,8 +130,12 @@ class AdamW(torch.optim.Optimizer):
                 "sparse=False"
             )
         if not state:
-            state.update(fresh(parameter))
+            state.update(_fresh(parameter, means))
         state["step"] += 1
+        return gradient, state
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        gradient, state = self._begin(parameter, "mean", "square")
         master = state.get("master", parameter)
         mean, square = state["mean"].view(-1), state["square"].view(-1)
         if master is parameter:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from llm_core import muon
+from llm_core.classify import Classifier
 from llm_core.config import GPTConfig
 from llm_core.model import GPT
 from llm_core.muon import COEFFICIENTS, Muon, muon_groups, orthogonalized
@@ -55,6 +56,14 @@ def test_directions_of_very_different_lengths_become_about_equal():
     u, _, v = torch.linalg.svd(torch.randn(40, 60, generator=generator), full_matrices=False)
     found = torch.linalg.svdvals(orthogonalized(u @ (torch.logspace(0, -2, 40)[:, None] * v)))
     assert found.min() > 0.6 and found.max() < 1.3
+
+
+def test_five_rounds_bring_what_is_not_tiny_between_the_stated_bounds():
+    lengths = torch.logspace(-2.5228, 0, 500, dtype=torch.float64)  # from 0.003 to 1
+    others = (1 - lengths.square()).clamp(min=0).sqrt()  # so that each matrix has the norm 1
+    found = orthogonalized(torch.diag_embed(torch.stack((lengths, others), dim=-1)))
+    values = found.diagonal(dim1=-2, dim2=-1)[:, 0]
+    assert 0.68 < values.min() < 0.69 and 1.2 < values.max() < 1.21
 
 
 def test_a_gradient_of_zeros_moves_nothing():
@@ -167,6 +176,21 @@ def test_groups_have_each_parameter_once(changes):
     inner = {names[id(p)] for p in groups[0]["params"]}
     assert inner == {n for n, p in model.named_parameters() if "blocks" in n and p.dim() == 2}
     assert [group["weight_decay"] for group in groups] == [0.1, 0.1, 0.0]
+
+
+def test_the_blocks_of_a_body_inside_are_blocks():
+    classifier = Classifier(small_gpt(), ("a", "b"))
+    inner, *others = muon_groups(classifier, 0.1)
+    blocks = {id(p) for p in classifier.blocks.parameters() if p.dim() == 2}
+    assert blocks and {id(p) for p in inner["params"]} == blocks
+    assert not any(group.get("matrices") for group in others)
+
+
+def test_a_sparse_gradient_is_refused_also_of_a_matrix():
+    table = nn.Embedding(5, 3, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(ValueError, match="a gradient is sparse"):
+        Muon(as_matrices([table.weight])).step()
 
 
 def test_frozen_parameters_are_in_no_group():
