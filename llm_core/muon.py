@@ -29,8 +29,8 @@ def orthogonalized(matrices: Tensor, n_rounds: int = N_ROUNDS) -> Tensor:
     """The nearest matrices whose singular values are all 1, roughly: (..., M, N) -> (..., M, N).
 
     A matrix is divided by its norm first. Each round then puts its singular values s through
-    3.4445 s - 4.7750 s³ + 2.0315 s⁵ (Newton-Schulz); after five, all that began at 0.003 or above lie
-    between 0.68 and 1.21. In the dtype of the argument.
+    3.4445 s - 4.7750 s³ + 2.0315 s⁵ (Newton-Schulz); after five, all that began at 0.003 or above
+    lie between 0.68 and 1.21. In the dtype of the argument.
     """
     a, b, c = COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
