@@ -55,7 +55,7 @@ define need
 	fi
 endef
 
-.PHONY: help setup test check figures execute verify minillm html pdf lab lock clean doctor \
+.PHONY: help setup test check figures execute verify minillm html pdf epub lab lock clean doctor \
         browser venv-tools tex-tools figure-tools
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,8 @@ html: _build/html/index.html  ## web pages from the committed outputs, into _bui
 
 pdf: tex-tools _build/pdf/ground-truth.pdf  ## the printed book, into _build/pdf
 	@$(if $(CHAPTER),$(BIN)/python -m book cut $(CHAPTER),ls -l _build/pdf/ground-truth.pdf)
+
+epub: _build/epub/ground-truth.epub  ## the book for e-readers, into _build/epub
 
 test: $(VENV)/everything $(if $(CHAPTER),,_build/html/index.html)  ## unit tests, then every notebook under the profile ci
 	@$(if $(wildcard chapters/$(CHAPTER)*.ipynb),,echo "error: no chapter '$(CHAPTER)' in chapters/; wanted are its two digits, as in CHAPTER=01, or an appendix, as in CHAPTER=a1" >&2; exit 1)
@@ -141,6 +143,9 @@ $(VENV)/everything: requirements.txt pyproject.toml $(VENV)/press | $(BIN)/pytho
 
 _build/html/index.html: $(SOURCES) | $(VENV)/press
 	@$(BIN)/python -m book html
+
+_build/epub/ground-truth.epub: $(SOURCES) | $(VENV)/press
+	@$(BIN)/python -m book epub
 
 _build/pdf/ground-truth.pdf: $(SOURCES) | $(VENV)/press
 	@$(BIN)/python -m book pdf

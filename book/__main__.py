@@ -19,6 +19,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         ("check", "hold notebooks, figures and references against the book's rules"),
         ("html", "build the web pages from the committed outputs"),
         ("pdf", "build the printed book from the committed outputs"),
+        ("epub", "build the book for e-readers from the committed outputs"),
         ("minillm", "write minillm.py from the cells of the chapters that are tagged so"),
         ("cut", "write the pages of one chapter, from the printed book, to a PDF of their own"),
         ("doctor", "say what is missing on this machine and how to get it"),
@@ -70,6 +71,8 @@ def main(arguments: list[str]) -> None:
             press.html()
         elif chosen.command == "pdf":
             press.pdf()
+        elif chosen.command == "epub":
+            press.epub()
         else:
             press.cut(chosen.chapter)
 

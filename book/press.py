@@ -1,4 +1,5 @@
-"""Press the book: web pages through Sphinx, the printed page through LuaLaTeX; errors are fatal.
+"""Press the book: web pages and EPUB through Sphinx, printed pages through LuaLaTeX; errors are
+fatal.
 
 LaTeX's log is read afterwards: an error, a character without a glyph, an undefined reference or a
 box that sticks out by more than 5 pt stops the build and names the chapter it comes from.
@@ -14,11 +15,12 @@ import sys
 from bisect import bisect_right
 from pathlib import Path
 
-from book import pdfcheck
+from book import epubcheck, pdfcheck
 from book.notebooks import ROOT
 
 BUILD = ROOT / "_build"
 PDF = BUILD / "pdf" / "ground-truth.pdf"
+EPUB = BUILD / "epub" / "ground-truth.epub"
 OVERFULL_POINTS = 5.0
 
 ERROR = re.compile(r"^! (.+)$", re.MULTILINE)
@@ -43,7 +45,11 @@ def commit_time() -> str:
 def sphinx(builder: str) -> None:
     """Run Jupyter Book; every warning is an error, and all pages are read anew each time."""
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT), "--all", "-W"]
-    command += ["--keep-going", "-q", "--builder", builder]
+    command += ["--keep-going", "-q"]
+    if builder in ("html", "latex"):
+        command += ["--builder", builder]
+    else:
+        command += ["--builder", "custom", "--custom-builder", builder]
     environment = {
         **os.environ,
         "SOURCE_DATE_EPOCH": commit_time(),
@@ -139,6 +145,13 @@ def pdf() -> None:
     pdfcheck.main(pressed)
     shutil.copyfile(pressed, PDF)
     print(f"PDF: {PDF.relative_to(ROOT)}")
+
+
+def epub() -> None:
+    shutil.rmtree(EPUB.parent, ignore_errors=True)
+    sphinx("epub")
+    epubcheck.main(EPUB)
+    print(f"EPUB: {EPUB.relative_to(ROOT)}")
 
 
 def cut(chapter: str) -> None:

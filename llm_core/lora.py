@@ -35,7 +35,7 @@ class LoRALinear(nn.Module):
 
     A, ``a`` (r, in), is drawn from a normal of standard deviation 1 / sqrt(in) with torch's global
     generator; B, ``b`` (out, r), is 0 at first, so that the layer begins as ``base``. Both are on
-    its device and in its dtype. Paper: Hu et al. (2021).
+    its device and in its dtype. Paper: Hu et al. (2022).
     """
 
     def __init__(self, base: nn.Linear, r: int, alpha: float) -> None:

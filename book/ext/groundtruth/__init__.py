@@ -18,7 +18,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import chapters, citations, colophon, latex, quotes, solutions, web
+from . import chapters, citations, colophon, epub, latex, quotes, solutions, web
 
 THEME_OPTIONS = {
     "navbar_persistent": [],  # else the theme shows a second search field
@@ -51,6 +51,6 @@ def fill_in_addresses(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", complete_config, priority=100)
     app.connect("source-read", fill_in_addresses)
-    for part in (latex, chapters, citations, colophon, quotes, solutions, web):
+    for part in (latex, chapters, citations, colophon, quotes, solutions, web, epub):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -109,9 +109,12 @@ def write_texts(app: Sphinx) -> None:
     Path(app.outdir, "_static", TEXTS).write_text(script, encoding="utf-8")
 
 
-def draw_card(title: str, subtitle: str, path: Path) -> None:
-    """The picture that a link to the book shows elsewhere."""
-    image = Image.new("RGB", CARD_SIZE, INK)
+def draw_card(
+    title: str, subtitle: str, path: Path, page_size: tuple[int, int] = CARD_SIZE
+) -> None:
+    """The picture that a link to the book shows elsewhere; taller, the cover of the EPUB."""
+    image = Image.new("RGB", page_size, INK)
+    down = page_size[1] - CARD_SIZE[1]
     draw = ImageDraw.Draw(image)
     size = 44
     for row, shades in enumerate(((0.9,), (0.5, 0.9), (0.35, 0.6, 0.95))):
@@ -121,9 +124,9 @@ def draw_card(title: str, subtitle: str, path: Path) -> None:
             draw.rectangle((*corner, corner[0] + size, corner[1] + size), fill=fill)
     bold = ImageFont.truetype(str(FONT_FILES / "Lato-Bold.ttf"), 104)
     regular = ImageFont.truetype(str(FONT_FILES / "Lato-Regular.ttf"), 46)
-    draw.text((92, 310), title, font=bold, fill=PAPER)
-    draw.rectangle((96, 458, 226, 465), fill=ACCENT)
-    draw.text((96, 500), subtitle, font=regular, fill=PALE)
+    draw.text((92, 310 + down), title, font=bold, fill=PAPER)
+    draw.rectangle((96, 458 + down, 226, 465 + down), fill=ACCENT)
+    draw.text((96, 500 + down), subtitle, font=regular, fill=PALE)
     image.save(path, optimize=True)
 
 

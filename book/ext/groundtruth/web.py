@@ -86,6 +86,8 @@ def is_spare(asset: Any) -> bool:
 
 def dress(app: Sphinx, pagename: str, template: str, context: dict, doctree: Any) -> None:
     """Runs last of all page hooks: what the theme and the extensions added stands in context."""
+    if app.builder.name != "html":
+        return
     title = GENERATED.get(pagename) or context.get("pagetitle") or app.config.html_title
     tags = card(app, pagename, title, description(doctree, f"{title}: {app.config.html_title}"))
     context["metatags"] = context.get("metatags", "") + "\n    " + tags
