@@ -36,7 +36,8 @@ class Arm:
     n_conversations: int = 0  # 0: a new one for every row
     n_questions: int | None = None
     context_weight: float | None = None  # None: that of the recipe
-    lora_rank: int = 0  # by AdamW alone: its factors are no maps of their own
+    lora_rank: int = 0  # with ``adamw``: its factors are no maps of their own
+    adamw: bool = False  # AdamW for all, in float32, instead of what the recipe has
     n_mixed: int = 0  # of so many batches one is of stories alone, as in pretraining
     scratch: bool = False
 
@@ -49,7 +50,8 @@ ARMS = (
     replace(FULL, name="one question", n_questions=1),
     replace(FULL, name="300 conversations", n_conversations=300),
     replace(FULL, name="100 conversations", n_conversations=100),
-    replace(FULL, name="LoRA", lora_rank=16),
+    replace(FULL, name="full, AdamW", adamw=True),
+    replace(FULL, name="LoRA", lora_rank=16, adamw=True),
     replace(FULL, name="mixed", n_mixed=4),
     replace(FULL, name="from scratch", scratch=True),
 )
@@ -122,8 +124,8 @@ def run(arm: Arm, seed: int, n_steps: int) -> dict[str, Any]:
         warmup_steps=max(2, n_steps // 25),
         evaluate_at=(max(1, n_steps // 4), max(2, n_steps // 2)),
         save_every=0,
-        optimizer="adamw" if arm.lora_rank else recipe.train.optimizer,
-        precision="bfloat16" if not arm.lora_rank else "float32",
+        optimizer="adamw" if arm.adamw else recipe.train.optimizer,
+        precision="float32" if arm.adamw else "bfloat16",
     )
     asked = instruct.asked(N_TEST, split="validation")
 

@@ -86,7 +86,8 @@ def packed_rows(
         width = max(sum(length for length, _ in parts) for parts in rows)
         for number, parts in enumerate(rows[:MOST]):
             _bar(ax, number, parts, capacity if title == "packed" else width)
-        ax.set(title=title, xlabel="token", xlim=(0, capacity), ylim=(MOST - 0.4, -0.6), yticks=[])
+        shown = f"{title}: {min(MOST, len(rows))} of {len(rows)} rows"
+        ax.set(title=shown, xlabel="token", xlim=(0, capacity), ylim=(MOST - 0.4, -0.6), yticks=[])
     panels[0].set_ylabel("row")
     fills = {"not learned": style.PALE, "answers": style.COLORS["token"]}
     hands = [Patch(fc=color, ec=style.INK, lw=0.5, label=name) for name, color in fills.items()]
@@ -140,7 +141,7 @@ def before_after(
     rows = range(len(kinds))
     ax.plot([baseline[kind] for kind in kinds], rows, "|", color=style.COLORS["peer"], ms=8,
             mew=2, label="most frequent answer")  # fmt: skip
-    ax.set(yticks=list(rows), yticklabels=kinds, ylim=(len(kinds) - 0.4, -0.6), xlim=(0, 1.01),
+    ax.set(yticks=list(rows), yticklabels=kinds, ylim=(len(kinds) - 0.4, -0.6), xlim=(-0.02, 1.01),
            xlabel="share exactly right")  # fmt: skip
     ax.grid(axis="x")
     ax.set_axisbelow(True)
@@ -148,22 +149,25 @@ def before_after(
     return fig
 
 
+Curves = Sequence[tuple[Sequence[float], Sequence[float]]]
+
+
 @style.figure
-def arms(runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+def arms(panels: Mapping[str, Mapping[str, Curves]]) -> Figure:
     """Exact match by millions of tokens seen; an arm has one color and dash, a seed one line."""
-    fig, ax = style.canvas("text", 2.8)
-    looks = list(zip((*style.SEQUENCE, style.INK, style.GRAY, style.INK),
-                     (*style.LINES, "-", "--", ":"),
-                     ("o", "s", "^", "v", "D", "P", "X", "*", "p"), strict=True))  # fmt: skip
-    if len(runs) > len(looks):
-        raise ValueError(f"{len(runs)} arms have only {len(looks)} looks; draw fewer, or add looks")
-    for (arm, seeds), (color, dashes, marker) in zip(runs.items(), looks, strict=False):
-        for number, (n_tokens, values) in enumerate(seeds):
-            ax.plot(n_tokens, values, color=color, ls=dashes, lw=1.1, marker=marker, ms=3,
-                    label=None if number else arm)  # fmt: skip
-    ax.set(xlabel="million tokens seen", ylabel="share exactly right", xlim=(0, None))
-    ax.set_ylim(0, None)
-    fig.legend(loc="outside right center")
+    fig, row = style.canvas("text", 3.4, columns=len(panels), sharey=True, squeeze=False)
+    looks = list(zip((*style.SEQUENCE, style.INK, style.GRAY), (*style.LINES, "-", "--"),
+                     ("o", "s", "^", "v", "D", "P", "X", "*"), strict=True))  # fmt: skip
+    for ax, (title, runs) in zip(row[0], panels.items(), strict=True):
+        if len(runs) > len(looks):
+            raise ValueError(f"{len(runs)} arms have only {len(looks)} looks; draw fewer")
+        for (arm, seeds), (color, dashes, marker) in zip(runs.items(), looks, strict=False):
+            for number, (n_tokens, values) in enumerate(seeds):
+                ax.plot(n_tokens, values, color=color, ls=dashes, lw=1.0, marker=marker, ms=2.6,
+                        label=None if number else arm)  # fmt: skip
+        ax.set(title=title, xlabel="million tokens seen", xlim=(0, None))
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    row[0][0].set(ylabel="share exactly right", ylim=(0, None))
     return fig
 
 

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from figures import style
 
@@ -92,6 +93,9 @@ def _by_tokens(arms: Runs) -> Figure:
                 ax.plot([n / 1e6 for n in n_tokens], values, label=label, **look)
     left, right = panels
     left.set(title="gap to the floor (nats a token)", yscale="log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
     right.set(title="share of settled names tracked", ylim=(-0.02, 1))
     right.legend(loc="upper left")
     for ax in panels:

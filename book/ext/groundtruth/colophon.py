@@ -76,7 +76,9 @@ def machine_rows(root: Path) -> list[tuple[str, str]]:
     return rows
 
 
-class Colophon(SphinxDirective):
+class Table(SphinxDirective):
+    """A directive without content that writes tables in MyST."""
+
     has_content = False
 
     def table(self, header: list[str], widths: str, rows: list[tuple[str, ...]]) -> list[str]:
@@ -92,6 +94,13 @@ class Colophon(SphinxDirective):
             lines += [("* - " if i == 0 else "  - ") + cell for i, cell in enumerate(row)]
         return [*lines, "```", ""]
 
+    def parse_content(self, lines: list[str]) -> list[nodes.Node]:
+        holder = nodes.container()
+        self.state.nested_parse(StringList(lines, self.name), self.content_offset, holder)
+        return holder.children
+
+
+class Colophon(Table):
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
         repository = self.config.html_theme_options["repository_url"]
@@ -101,11 +110,6 @@ class Colophon(SphinxDirective):
         lines += self.table(["Chapter", "Profile", "Time", "Peak memory"], "40 16 22 22",
                             chapter_rows(root))  # fmt: skip
         return self.parse_content(lines)
-
-    def parse_content(self, lines: list[str]) -> list[nodes.Node]:
-        holder = nodes.container()
-        self.state.nested_parse(StringList(lines, "colophon"), self.content_offset, holder)
-        return holder.children
 
 
 def setup(app: Sphinx) -> None:
