@@ -31,7 +31,12 @@ LR = 3e-4
 GIB = 1 << 30
 BUDGETS = {"2.6B tokens": 2.6e9, "10B tokens": 10e9}
 # TFLOP/s, dense, bfloat16 with 32-bit sums: NVIDIA's papers on the Hopper and Ada architectures.
-PEAKS = {"H100": 989.4, "H200": 989.4, "RTX 4070 Ti": 80.2, "RTX 4090": 165.2}
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": 989.4,
+    "NVIDIA H200": 989.4,
+    "NVIDIA GeForce RTX 4070 Ti": 80.2,
+    "NVIDIA GeForce RTX 4090": 165.2,
+}
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def peak_flops(device: str, given: float | None) -> float | None:
     if given is not None:
         return given * 1e12
     name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return next((peak * 1e12 for known, peak in PEAKS.items() if known in name), None)
+    return PEAKS[name] * 1e12 if name in PEAKS else None
 
 
 def row_of(name: str, contender: str, run: dict[str, Any], peak: float | None) -> dict[str, Any]:

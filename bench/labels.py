@@ -4,7 +4,7 @@
     python bench/labels.py --sizes 50 200 --seeds 1     # a part of it
     python bench/labels.py --quick      # minutes, one seed, few labels, prints only
 
-Every classifier gets the same labelled stories and answers for the same others, of which
+Every classifier gets the same labeled stories and answers for the same others, of which
 the program that told them knows the odds of each label: no classifier is right more often than the
 one that says the likelier. With a thousand labels, the pretrained model is fine-tuned in four ways.
 Each run is kept in the cache as it ends, so that one that was stopped is not lost. Chapter 6 draws
@@ -102,7 +102,7 @@ def kept(made_from: dict[str, Any], make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def labelled(task: str, n: int, seed: int, split: str) -> list[tuple[str, str]]:
+def labeled(task: str, n: int, seed: int, split: str) -> list[tuple[str, str]]:
     """Examples of a task; more of them begin with the same."""
     from llm_core.stories import tasks
 
@@ -121,7 +121,7 @@ def odds(task: str, n_test: int) -> NDArray[np.float64]:
     """
     from llm_core.stories import tasks
 
-    labels, test = tasks.TASKS[task].labels, labelled(task, n_test, 0, "test")
+    labels, test = tasks.TASKS[task].labels, labeled(task, n_test, 0, "test")
 
     def exact(n: int) -> NDArray[np.float64]:
         found = [tasks.bayes(task, text, "test") for text, _ in test[:n]]
@@ -170,7 +170,7 @@ def by_network(
     from llm_core import classify, recipes
     from llm_core.model import GPT
 
-    recipe, body = recipes.recipe(plan.profile), None
+    recipe = recipes.recipe(plan.profile)
     if arm.pretrained:
         body = recipes.pretrained(plan.profile).model
     else:
@@ -203,8 +203,8 @@ def measured(arm: Arm, plan: Plan, task: str, n_labels: int, seed: int) -> dict[
 
     labels, largest = tasks.TASKS[task].labels, max(*plan.sizes, plan.size_of_ways)
     # Other stories than those that the model was pretrained on, and others for each seed.
-    train = labelled(task, largest, 1_000 + seed, "train")[:n_labels]
-    test, exact = labelled(task, plan.n_test, 0, "test"), odds(task, plan.n_test)
+    train = labeled(task, largest, 1_000 + seed, "train")[:n_labels]
+    test, exact = labeled(task, plan.n_test, 0, "test"), odds(task, plan.n_test)
     start, texts = time.process_time(), [text for text, _ in test]
     if arm.kind == "network":
         ask = by_network(arm, plan, train, labels, seed)
@@ -256,7 +256,7 @@ def run_all(
     for task in task_names:
         odds(task, plan.n_test)
         for seed in seeds:
-            labelled(task, max(*plan.sizes, plan.size_of_ways), 1_000 + seed, "train")
+            labeled(task, max(*plan.sizes, plan.size_of_ways), 1_000 + seed, "train")
             jobs += [(arm, plan, task, n, seed) for n in plan.sizes for arm in ARMS]
             if plan.size_of_ways in plan.sizes:
                 jobs += [(arm, plan, task, plan.size_of_ways, seed) for arm in WAYS]
@@ -286,7 +286,7 @@ def best_possible(task: str, plan: Plan) -> dict[str, float]:
     from llm_core.stories import tasks
 
     p, labels = odds(task, plan.n_test), tasks.TASKS[task].labels
-    true = [labels.index(label) for _, label in labelled(task, plan.n_test, 0, "test")]
+    true = [labels.index(label) for _, label in labeled(task, plan.n_test, 0, "test")]
     given = p[np.arange(len(p)), true]
     return {
         "expected_accuracy": float(p.max(axis=1).mean()),

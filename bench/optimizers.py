@@ -4,29 +4,23 @@
     python bench/optimizers.py --quick     # a minute, one seed, few steps, prints only
 
 The small recipe of ``recipes.recipe("ci")`` with fewer steps; but for optimizer, rate and seed all
-runs are the same. Two go at a time, on one thread each; a step of the book's model is then timed
-on all of them. Chapter 5 draws the record.
+runs are the same. First a step of the book's model is timed, on all threads; then two runs go at a
+time, on one thread each. Chapter 5 draws the record.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
-from tqdm.auto import tqdm
+from record import ROOT, machine, two_at_a_time, write_record
 
 from llm_core import recipes
 from llm_core.trainconfig import OPTIMIZERS, Optimizer
 
-ROOT = Path(__file__).parents[1]
 RATES = (2e-3, 4e-3, 8e-3)
 N_STEPS, QUICK_STEPS, EVALUATIONS = 400, 20, 20
 TIMED_STEPS, ROUNDS = 30, 3
@@ -87,16 +81,13 @@ def run(optimizer: Optimizer, max_lr: float, seed: int, n_steps: int) -> dict[st
 
 def run_all(rates: tuple[float, ...], seeds: range, n_steps: int) -> list[dict[str, Any]]:
     """Both optimizers at all rates with all seeds, two processes at a time."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [
-            pool.submit(run, optimizer, rate, seed, n_steps)
-            for seed in seeds
-            for rate in rates
-            for optimizer in OPTIMIZERS
-        ]
-        finished = tqdm(as_completed(jobs), total=len(jobs), unit="run")
-        rows = [job.result() for job in finished]
+    jobs = [
+        (optimizer, rate, seed, n_steps)
+        for seed in seeds
+        for rate in rates
+        for optimizer in OPTIMIZERS
+    ]
+    rows = two_at_a_time(run, jobs)
     return sorted(rows, key=lambda row: (row["optimizer"], row["max_lr"], row["seed"]))
 
 

@@ -12,21 +12,15 @@ trains one arm again.
 from __future__ import annotations
 
 import argparse
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
-from tqdm.auto import tqdm
+from record import ROOT, machine, two_at_a_time, write_record
 
 from llm_core.config import GPTConfig, Position
 from llm_core.model import Init
 from llm_core.trainconfig import TrainConfig
 
-ROOT = Path(__file__).parents[1]
 CONTEXT_LENGTH, N_TEST = 256, 40
 WEIGHTED_SHARE = 0.6  # of the steps, until names count like other tokens
 N_TOKENS, N_STORIES = 1_500_000, 8_000
@@ -76,7 +70,7 @@ def train_config(arm: Arm, n_tokens: int) -> TrainConfig:
     )
 
 
-def run(arm: Arm, seed: int, n_tokens: int, n_threads: int = 1) -> dict[str, Any]:
+def run(arm: Arm, seed: int, n_tokens: int) -> dict[str, Any]:
     """Train one arm; return its curve on unseen stories and the losses of its steps."""
     import torch
 
@@ -87,7 +81,7 @@ def run(arm: Arm, seed: int, n_tokens: int, n_threads: int = 1) -> dict[str, Any
     from llm_core.tracking import name_set
     from llm_core.train import train
 
-    torch.set_num_threads(n_threads)
+    torch.set_num_threads(1)
     words, data = recipes.tokenizer(), recipes.story_data(N_STORIES)
     torch.manual_seed(seed)
     model = GPT(config(arm), init=arm.init)
@@ -121,11 +115,7 @@ def run(arm: Arm, seed: int, n_tokens: int, n_threads: int = 1) -> dict[str, Any
 
 def run_all(arms: tuple[Arm, ...], seeds: range, n_tokens: int) -> list[dict[str, Any]]:
     """Every arm with every seed, two processes at a time."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [pool.submit(run, arm, seed, n_tokens) for seed in seeds for arm in arms]
-        finished = tqdm(as_completed(jobs), total=len(jobs), unit="run")
-        rows = [job.result() for job in finished]
+    rows = two_at_a_time(run, [(arm, seed, n_tokens) for seed in seeds for arm in arms])
     order = [arm.name for arm in arms]
     return sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
 

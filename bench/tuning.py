@@ -4,9 +4,10 @@
     python bench/tuning.py --arms LoRA # these alone, into the record that is there
     python bench/tuning.py --quick     # minutes, one seed, few steps, prints only
 
-Each arm changes one thing of ``recipes.tuning_recipe`` and sees as many tokens as the others, far
-fewer than the recipe: the arms are compared with each other, and not with its result. Two runs go
-at a time, on one thread each. Chapter 7 reads the record.
+Each arm changes one thing of ``recipes.tuning_recipe`` (but LoRA, which stands beside full tuning
+by AdamW, and one question, whose short rows are packed and retell nothing) and sees as many tokens
+as the others, far fewer than the recipe: the arms are compared with each other, and not with its
+result. Two runs go at a time, on one thread each. Chapter 7 reads the record.
 """
 
 from __future__ import annotations
@@ -15,16 +16,12 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from record import machine, write_record
-from tqdm.auto import tqdm
+from record import ROOT, machine, two_at_a_time, write_record
 
-ROOT = Path(__file__).parents[1]
 N_STEPS, N_TEST = 240, 24
 
 
@@ -165,12 +162,8 @@ def gap_before() -> float:
 
 def run_all(arms: Sequence[Arm], seeds: range, n_steps: int) -> list[dict[str, Any]]:
     """The arms with every seed, two processes at a time."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [pool.submit(run, arm, seed, n_steps) for seed in seeds for arm in arms]
-        finished = tqdm(as_completed(jobs), total=len(jobs), unit="run", disable=False)
-        return [job.result() for job in finished]
+    return two_at_a_time(run, [(arm, seed, n_steps) for seed in seeds for arm in arms])
 
 
 def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

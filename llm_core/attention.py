@@ -72,8 +72,8 @@ def attention(
     K divides H: each key/value head serves H / K query heads. ``mask`` is bool, True where a query
     may attend, and broadcasts to (..., H, Tq, Tk); ``causal`` lets the queries, the last Tq of the
     Tk positions, see their past. ``scale`` is 1 / sqrt(C) unless given. PyTorch picks the kernel
-    (for training in bfloat16 on a CPU it is ``causal``'s); the (Tq, Tk) table is not built where
-    it can be avoided.
+    (for training in bfloat16 on a CPU it is that of the module ``llm_core.causal``); the (Tq, Tk)
+    table is not built where it can be avoided.
     Raises ValueError where heads do not divide, a mask is not bool, or a causal call has more
     queries than keys.
     Papers: Vaswani et al. (2017), Shazeer (2019), Ainslie et al. (2023), Dao et al. (2022).
@@ -86,7 +86,8 @@ def attention(
         )
     if n_head % n_kv_head:
         raise ValueError(
-            f"{n_kv_head} key/value heads do not divide {n_head} query heads; each needs as many"
+            f"{n_kv_head} key/value heads do not divide {n_head} query heads, of which each has "
+            f"to serve as many; give a divisor of {n_head}"
         )
     if causal and (mask is not None or n_q != n_k):
         past = causal_mask(n_q, n_k, device=q.device)
@@ -113,7 +114,8 @@ class KVCache:
     ``length`` is the number of columns read. A pass asks ``positions`` and ``mask``, hands each
     layer's keys and values to ``update``, and moves on with ``advance``.
 
-    Raises ValueError where a pass would run past ``max_length``.
+    Raises ValueError for a ``padding`` that is not (B,), and where a pass would run past
+    ``max_length``.
     """
 
     def __init__(
@@ -185,7 +187,7 @@ class KVCache:
         return (visible & tokens[:, None] | own)[:, None]
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k, v (B, K, T, C) of the next columns; return all that they may look at."""
+        """Store k, v (B, K, T, C) of the next columns -> all they may look at, (B, K, Tk, C)."""
         n_new, start = k.shape[-2], self.length
         if start + n_new <= self.capacity:
             self.k[layer, :, :, start : start + n_new] = k

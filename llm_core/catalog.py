@@ -1,9 +1,9 @@
 """The classic data sets: where they are, whose they are, how their documents are read.
 
 Nothing of the book needs them; a reader with a network can run any chapter on them instead of the
-documentation on disk. Each entry states license and homepage. A sha256 is stated where the files
-are pinned to a revision; the rest is trusted on first download (see ``download``). Chapter
-"Tokenization" names the ones worth a try.
+documentation on disk. Each entry states license and homepage. A sha256 is stated for all but
+Gutenberg's books, which are revised in place: these are trusted on first download (see
+``download``). Chapter "Pretraining" names the ones worth a try.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -27,11 +28,26 @@ CHUNK_CHARS = 1 << 20
 
 def _pieces(file: TextIO, separator: str) -> Iterator[str]:
     """The documents between separators, one at a time: memory holds a document, not the file."""
-    rest = ""
+    begun, rest = list[str](), ""  # a document's beginning, in which no separator can start
     while chunk := file.read(CHUNK_CHARS):
         *whole, rest = (rest + chunk).split(separator)
-        yield from whole
-    yield rest
+        for piece in whole:
+            yield "".join((*begun, piece))
+            begun = []
+        done = max(0, len(rest) - len(separator) + 1)
+        begun.append(rest[:done])
+        rest = rest[done:]
+    yield "".join((*begun, rest))
+
+
+@contextmanager
+def utf8(path: Path) -> Iterator[TextIO]:
+    """An open text file, without its byte order mark. Raises ValueError where it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def read_text(path: Path, separator: str | None = None) -> Iterator[str]:
@@ -40,14 +56,11 @@ def read_text(path: Path, separator: str | None = None) -> Iterator[str]:
     Line ends become ``\\n`` and a byte order mark is removed. With a separator, blanks around each
     document go too. Raises ValueError where the file is not UTF-8.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            if separator is None:
-                yield from filter(None, [file.read()])
-            else:
-                yield from filter(None, (piece.strip() for piece in _pieces(file, separator)))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    with utf8(path) as file:
+        if separator is None:
+            yield from filter(None, [file.read()])
+        else:
+            yield from filter(None, (piece.strip() for piece in _pieces(file, separator)))
 
 
 def read_stories(path: Path) -> Iterator[str]:
@@ -75,7 +88,7 @@ def read_instructions(path: Path) -> Iterator[str]:
     for number, record in enumerate(json.loads(path.read_text(encoding="utf-8"))):
         try:
             parts = [record["instruction"], record["input"], record["output"]]
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{path}, record {number} has no field {error}; add it") from error
         yield "\n\n".join(part for part in parts if part)
 
@@ -296,7 +309,7 @@ def find(name: str) -> Download:
     Raises ValueError for a name that is not in the catalog.
     """
     shelf, _, book = name.partition(":")
-    if shelf == "gutenberg" and book.isdigit():
+    if shelf == "gutenberg" and book.isdecimal():
         return _gutenberg(f"gutenberg-{book}", (int(book),))
     if name not in CATALOG:
         raise ValueError(
@@ -330,9 +343,11 @@ def fetch(name: str, *, progress: bool = True) -> list[Path]:
     )
     paths = []
     for file in entry.files:
-        if not download.is_present(file, place):
-            size = "size unknown" if file.n_bytes is None else f"{file.n_bytes:,} bytes"
-            print(f"{file.name}: {size}, license {entry.license}, {entry.homepage}")
+        if download.is_present(file, place):  # which reads all of it: once is enough
+            paths.append(place / file.name)
+            continue
+        size = "size unknown" if file.n_bytes is None else f"{file.n_bytes:,} bytes"
+        print(f"{file.name}: {size}, license {entry.license}, {entry.homepage}")
         paths.append(download.fetch(file, place, remedy, progress=progress))
     with runtime.atomic_write(place / "source.json", "w") as record:
         about = {"name": entry.name, "license": entry.license, "homepage": entry.homepage}

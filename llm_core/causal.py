@@ -45,7 +45,7 @@ def applies(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 @lru_cache(maxsize=4)
 def _future(n: int) -> Tensor:
-    """(n, n), 0 where a query may attend and -inf after it."""
+    """(n, n) bfloat16, 0 where a query may attend and -inf after it."""
     return torch.full((n, n), -math.inf, dtype=torch.bfloat16).triu_(1)
 
 

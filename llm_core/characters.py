@@ -7,6 +7,7 @@ The chapter on tokenization shows the patterns that these classes come from.
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from importlib.metadata import version
 from typing import cast
@@ -63,7 +64,8 @@ def character_classes() -> Bytes:
     Made in about a second on the first call with a given version of tiktoken, then kept in the
     cache folder.
     """
-    path = cache_folder("characters") / f"classes-tiktoken-{version('tiktoken')}.npy"
+    key = hashlib.sha256(repr(CLASSES).encode()).hexdigest()[:8]
+    path = cache_folder("characters") / f"classes-{key}-tiktoken-{version('tiktoken')}.npy"
     if path.exists() and path.stat().st_size == N_CODE_POINTS + 128:  # 128 bytes of header
         return cast(Bytes, np.load(path, allow_pickle=False))
     table = _ask_tiktoken()

@@ -9,6 +9,7 @@ builds each of these and shows what happens without the mask.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm_core.dataset import IGNORED
+from llm_core.dataset import check_state
 from llm_core.generate import stream as stream_ids
+from llm_core.loss import IGNORE
 from llm_core.model import GPT
 from llm_core.tokenizer import Tokenizer
 
@@ -38,7 +40,10 @@ def chat_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     Raises ValueError where it has one of them already.
     """
     if found := [token for token in CONTROL_TOKENS if token in tokenizer.special_tokens]:
-        raise ValueError(f"the tokenizer has {found[0]} already; use it as it is")
+        raise ValueError(
+            f"the tokenizer has {found[0]} already; use it as it is where it has all of "
+            f"{', '.join(CONTROL_TOKENS)}, else one without them"
+        )
     specials = dict(tokenizer.special_tokens)
     specials |= {token: tokenizer.vocab_size + i for i, token in enumerate(CONTROL_TOKENS)}
     ordinary = {i: t for i, t in tokenizer.vocab.items() if i not in specials.values()}
@@ -51,9 +56,9 @@ def is_chat_tokenizer(tokenizer: Tokenizer) -> bool:
 
 
 def _check(tokenizer: Tokenizer) -> None:
-    if not is_chat_tokenizer(tokenizer):
+    if missing := [token for token in CONTROL_TOKENS if token not in tokenizer.special_tokens]:
         raise ValueError(
-            f"the tokenizer has no {CONTROL_TOKENS[0]}: it is of a model that only continues text; "
+            f"the tokenizer has no {missing[0]}: it is of a model that only continues text; "
             "make one with chat_tokenizer and tune a model on conversations"
         )
 
@@ -156,18 +161,23 @@ def render_for_completion(
     turns = _turns(messages)
     if turns[-1][0] != "user":
         raise ValueError("the assistant has spoken last; add a user's message to be answered")
-    first = 0
-    while True:
-        ids = render(without_oldest(messages, first), tokenizer).ids
-        ids.append(tokenizer.special_tokens[ASSISTANT])
-        if max_length is None or len(ids) <= max_length:
-            return ids
-        first += 1
-        if first == sum(role == "user" for role, _ in turns):
-            raise ValueError(
-                f"the last message and the system's words are {len(ids)} tokens, and {max_length} "
-                "fit; say it shorter"
-            )
+
+    def ids_without(n: int) -> list[int]:
+        ids = render(without_oldest(messages, n), tokenizer).ids
+        return [*ids, tokenizer.special_tokens[ASSISTANT]]
+
+    if max_length is None:
+        return ids_without(0)
+    most = sum(role == "user" for role, _ in turns) - 1  # the last message stays
+    ids = ids_without(
+        bisect_left(range(most), True, key=lambda n: len(ids_without(n)) <= max_length)
+    )
+    if len(ids) > max_length:
+        raise ValueError(
+            f"the last message and the system's words are {len(ids)} tokens, and {max_length} fit; "
+            "say it shorter"
+        )
+    return ids
 
 
 def without_oldest(messages: Sequence[Message], n: int) -> list[Message]:
@@ -186,6 +196,7 @@ def without_oldest(messages: Sequence[Message], n: int) -> list[Message]:
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Rows of at most ``capacity`` together, each the places of the lengths in it: first fit.
 
+    Only the last ``OPEN_ROWS`` rows are looked at, so that time does not grow with the square.
     Raises ValueError for a length that fits no row.
     """
     rows: list[list[int]] = []
@@ -211,8 +222,9 @@ class Conversations(Iterator[dict[str, Tensor]]):
     ``packed=False`` each has a row for itself, as long as the longest of the batch needs, and there
     are no ``documents`` and ``positions``: faster where most conversations fill a row. With a
     ``context_weight`` above 0 what the mask leaves out is learned, too, and counts that much:
-    ``weights``, (B, T) float32, are then in the batch. What is longer than the context is cut.
-    Raises ValueError where nothing is to be learned, for sizes below 1 and a weight below 0.
+    ``weights``, (B, T) float32, are then in the batch. What is longer than the context is cut, and
+    what keeps no word of the assistant is left out. Raises ValueError where nothing is left, for
+    sizes below 1 and a weight outside 0 to 1.
     """
 
     def __init__(
@@ -244,7 +256,7 @@ class Conversations(Iterator[dict[str, Tensor]]):
         self.seed, self.packed, self.context_weight = seed, packed, context_weight
         self.epoch, self.n_taken = 0, 0  # rows taken of this epoch
         self._order: list[list[int]] = []
-        self._digest = hashlib.sha256(repr([one.ids for one in self.rows]).encode()).hexdigest()
+        self._digest = hashlib.sha256(repr(self.rows).encode()).hexdigest()
 
     def _plan(self) -> None:
         """The rows of an epoch, each the conversations in it."""
@@ -273,7 +285,7 @@ class Conversations(Iterator[dict[str, Tensor]]):
         if not self.packed:  # few widths, since a compiled model has to be compiled for each
             longest = max(len(self.rows[i].ids) - 1 for row in taken for i in row)
             width = min(width, -(-longest // 64) * 64)
-        names = {"ids": 0, "targets": IGNORED, "documents": -1, "positions": 0}
+        names = {"ids": 0, "targets": IGNORE, "documents": -1, "positions": 0}
         batch = {name: np.full((len(taken), width), empty) for name, empty in names.items()}
         weights = np.zeros((len(taken), width), np.float32)
         for r, row in enumerate(taken):
@@ -283,7 +295,7 @@ class Conversations(Iterator[dict[str, Tensor]]):
                 place = slice(start, start := start + len(ids) - 1)
                 batch["ids"][r, place] = ids[:-1]
                 learned = (mask[1:] == 1) | (self.context_weight > 0)
-                batch["targets"][r, place] = np.where(learned, ids[1:], IGNORED)
+                batch["targets"][r, place] = np.where(learned, ids[1:], IGNORE)
                 weights[r, place] = np.where(mask[1:] == 1, 1.0, self.context_weight)
                 batch["documents"][r, place] = number
                 batch["positions"][r, place] = np.arange(len(ids) - 1)
@@ -302,12 +314,7 @@ class Conversations(Iterator[dict[str, Tensor]]):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state()`` was taken. Raises ValueError where the conversations differ."""
-        for name, ours in self._identity().items():
-            if state.get(name) != ours:
-                raise ValueError(
-                    f"this state was taken with {name}={state.get(name)!r}, these batches have "
-                    f"{name}={ours!r}; make them with the same {name}, or start without a state"
-                )
+        check_state(state, self._identity())
         self.epoch, self.n_taken, self._order = int(state["epoch"]), int(state["n_taken"]), []
         if self.n_taken:
             self._plan()
@@ -329,13 +336,19 @@ def stream(
 
     It ends where the model says a special token, which is ``<|end|>`` once it has learned to.
     Without ``max_new_tokens`` the answer may fill what the context leaves, and a quarter of the
-    context is kept free for it. Raises ValueError where the messages do not fit beside that.
+    context is kept free for it. Raises ValueError, when the first piece is asked for, where the
+    messages do not fit beside that.
     """
     most = model.config.context_length
-    least = min(max_new_tokens or most // 4, most - 1)
+    if max_new_tokens is not None and not 1 <= max_new_tokens < most:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} must be at least 1 and below context_length={most}; "
+            "leave it out to use what the context leaves"
+        )
+    least = most // 4 if max_new_tokens is None else max_new_tokens
     ids = render_for_completion(messages, tokenizer, most - least)
     stops = sorted(tokenizer.special_tokens.values())  # nobody else speaks in an answer
-    n_new = max_new_tokens or most - len(ids)
+    n_new = most - len(ids) if max_new_tokens is None else max_new_tokens
     new = stream_ids(model, ids, n_new, temperature=temperature, stop=stops, seed=seed, **filters)
     first = True
     for piece in tokenizer.decode_stream(i for i in new if i not in stops):

@@ -8,7 +8,6 @@ killed at any moment leaves the last good one. Nothing is pickled. Chapter 5 kil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from llm_core import runtime
 from llm_core.config import GPTConfig
 from llm_core.model import GPT
 
@@ -73,7 +73,7 @@ class Checkpoint:
     extra: dict[str, Any] = field(repr=False)
 
     def model(self) -> GPT:
-        """A new model with these weights, in their dtype, in evaluation mode."""
+        """A model with these weights, in their dtype and memory, in evaluation mode."""
         with torch.device("meta"):
             model = GPT(self.config)
         load_weights(model, self.weights, self.path)
@@ -96,7 +96,7 @@ def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[
     """An optimizer's ``state_dict`` as tensors by name and the rest as json takes it."""
     whole = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {}  # what optimizers not of this package keep beside tensors
     for index, entries in whole["state"].items():
         for key, value in entries.items():
             name = f"optimizer.{index}.{key}"
@@ -126,24 +126,6 @@ def _random_state() -> dict[str, Tensor]:
 # --- writing ------------------------------------------------------------------------------------
 
 
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":  # Windows has no such call for folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _write_files(
     folder: Path, files: Mapping[str, Mapping[str, Tensor]], manifest: dict[str, Any]
 ) -> None:
@@ -153,14 +135,10 @@ def _write_files(
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, folder / name)
         except SafetensorError as error:  # its word for a full disk
             raise OSError(f"cannot write {folder / name}: {error}") from error
-        _sync(folder / name)
-    manifest["sha256"] = {name: _sha256(folder / name) for name in files}
-    path = folder / MANIFEST
-    with path.open("w", encoding="utf-8") as file:
+        runtime.flush_to_disk(folder / name)
+    manifest["sha256"] = {name: runtime.sha256(folder / name) for name in files}
+    with runtime.atomic_write(folder / MANIFEST, "w") as file:
         json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(folder)
 
 
 def steps(folder: str | os.PathLike[str]) -> dict[int, Path]:
@@ -233,7 +211,7 @@ def save(
         files = {WEIGHTS: model.state_dict(), STATE: {**tensors, **_random_state()}}
         _write_files(part, files, manifest)
         os.replace(part, folder / name)
-        _sync(folder)
+        runtime.flush_to_disk(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # gone already where the rename has happened
     _clear(folder, keep)
@@ -246,7 +224,7 @@ def save(
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(
             f"{path / MANIFEST} cannot be read ({error}){_remedy(path)}"
         ) from error
@@ -265,7 +243,7 @@ def _tensors(path: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, Te
     file = path / name
     if not file.is_file():
         raise CheckpointError(f"{file} is missing{_remedy(path)}")
-    if _sha256(file) != manifest["sha256"].get(name):
+    if runtime.sha256(file) != manifest["sha256"].get(name):
         raise CheckpointError(f"{file} is truncated or was altered{_remedy(path)}")
     try:
         return load_file(file)
@@ -304,7 +282,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             random={k: t for k, t in state.items() if k.startswith("random.")},
             extra=manifest["extra"],
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path / MANIFEST} was altered ({error!r}){_remedy(path)}"
         ) from error
@@ -334,13 +312,16 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: object
 
 def _restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
     if checkpoint.optimizer is None:
-        raise CheckpointError(f"{checkpoint.path} was saved without its optimizer")
+        raise CheckpointError(
+            f"{checkpoint.path} was saved without its optimizer; start a new run from its weights "
+            "with Checkpoint.model()"
+        )
     kept = [len(group["params"]) for group in checkpoint.optimizer["param_groups"]]
     ours = [len(group["params"]) for group in optimizer.param_groups]
     if kept != ours:
         raise CheckpointError(
-            f"{checkpoint.path} belongs to a run in which {sum(kept)} tensors learn, in this one "
-            f"{sum(ours)} do; freeze the same parts"
+            f"{checkpoint.path} belongs to a run with groups of {kept} tensors that learn, this "
+            f"one has {ours}; freeze the same parts and take the same optimizer"
         )
     optimizer.load_state_dict(checkpoint.optimizer)
 

@@ -2,7 +2,7 @@
 
 The body is a pretrained GPT, the head a matrix with a row for each label. ``train`` trains the two
 like any model; this module has what is different: batches of whole texts, a loss, which parts learn
-and the report that a classifier owes its user. Chapter 6 builds each of them.
+and the report that a classifier owes its user. In shapes, C counts labels here. See chapter 6.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from llm_core import checkpoint, lora
 from llm_core.checkpoint import CheckpointError
 from llm_core.config import GPTConfig
 from llm_core.curriculum import Batch
+from llm_core.dataset import check_state
 from llm_core.evaluate import Calibration, Share, calibration
+from llm_core.generate import evaluating
 from llm_core.model import GPT
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer
 from llm_core.train import train
 from llm_core.trainconfig import Metrics, TrainConfig
 
-Floats = NDArray[np.float64]
 Examples = Sequence[tuple[str, str]]  # (text, label) pairs
 TOKENIZER = "tokenizer.json"
 LENGTH_NOISE = 0.2  # texts whose lengths differ by less than this share may change places
@@ -117,7 +118,7 @@ def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 class Batches(Iterator[Batch]):
-    """Endless batches of labelled texts: ``ids`` (B, T), ``lengths`` and ``labels`` (B,), int64.
+    """Endless batches of labeled texts: ``ids`` (B, T), ``lengths`` and ``labels`` (B,), int64.
 
     Every epoch is a permutation of the examples that follows from the seed and its number, in as
     few batches as it takes, all of a size or one less. Texts of similar length share a batch, which
@@ -182,12 +183,7 @@ class Batches(Iterator[Batch]):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state()`` was taken. Raises ValueError for other examples or settings."""
-        for name, ours in self._identity.items():
-            if state.get(name) != ours:
-                raise ValueError(
-                    f"this state was taken with {name}={state.get(name)!r}, these batches have "
-                    f"{name}={ours!r}; make them with the same {name}, or start without a state"
-                )
+        check_state(state, self._identity)
         self.position = int(state["position"])
 
 
@@ -220,7 +216,7 @@ def fit(
     the body has a LoRA part that learns as well, and is merged at the end. The rate rises to
     ``max_lr`` over a tenth of the steps and falls to a tenth of it. For more, call ``train`` with a
     ``Classifier``, ``Batches`` and ``classification_loss``.
-    Raises ValueError as these do, and DivergedError.
+    Raises ValueError as these do, DivergedError, and KeyboardInterrupt where it was interrupted.
     """
     rows = Batches(examples, tokenizer, labels, batch_size, body.config.context_length, seed)
     settings = TrainConfig(n_steps, max_lr, max_lr / 10, warmup_steps=n_steps // 10)
@@ -231,10 +227,13 @@ def fit(
             lora.attach(classifier, lora_rank, 2.0 * lora_rank, train=trainable)
         else:
             freeze(classifier, trainable)
-        train(classifier, rows, settings, classification_loss, progress=progress)
+        history = train(classifier, rows, settings, classification_loss, progress=progress)
+    if history.stopped is not None:
+        raise KeyboardInterrupt
+    classifier.float()
     if lora_rank:
         lora.merge(classifier)
-    return classifier.float()
+    return classifier
 
 
 # --- asking ---------------------------------------------------------------------------------------
@@ -243,21 +242,18 @@ def fit(
 @torch.inference_mode()
 def probabilities(
     classifier: Classifier, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 32
-) -> Floats:
+) -> NDArray[np.float64]:
     """The probability of each label for each text, without dropout: (n, C) float64."""
     rows = _encode(tokenizer, texts, classifier.config.context_length)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     found = np.empty((len(rows), len(classifier.labels)))
-    training, device = classifier.training, classifier.output_weight.device
-    classifier.eval()
-    try:
+    device = classifier.output_weight.device
+    with evaluating([module for module in classifier.modules() if module.training]):
         for start in range(0, len(rows), batch_size):
             chosen = order[start : start + batch_size]
             ids, lengths = _padded([rows[row] for row in chosen])
             logits = classifier(ids.to(device), lengths.to(device))
-            found[chosen] = logits.double().softmax(dim=-1).cpu().numpy()
-    finally:
-        classifier.train(training)
+            found[chosen] = logits.cpu().double().softmax(dim=-1).numpy()
     return found
 
 
@@ -291,7 +287,7 @@ class Report:
         )
 
 
-def _checked(table: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
+def _checked(table: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """A finite table (n, C) and labels (n,) that number its columns, or ValueError."""
     z, true = np.asarray(table, dtype=np.float64), np.asarray(labels)
     if z.ndim != 2 or true.shape != z.shape[:1] or not z.size or not np.isfinite(z).all():
@@ -383,7 +379,7 @@ def save(folder: str | os.PathLike[str], classifier: Classifier, tokenizer: Toke
 def load(folder: str | os.PathLike[str]) -> tuple[Classifier, Tokenizer]:
     """The classifier, in evaluation mode, and the tokenizer that ``save`` wrote.
 
-    Raises CheckpointError for a folder without one and for files damaged or changed.
+    Raises CheckpointError for a folder without one, altered weights, another tokenizer's file.
     """
     found = checkpoint.load(folder)
     labels, path = found.extra.get("labels"), Path(folder) / TOKENIZER

@@ -9,8 +9,8 @@
     python -m llm_core tokenize --data mybook.txt    # the tokenizer alone
 
 The status is 0; 1 for what is refused, when one line on stderr says why and what to do; 130 where
-Ctrl-C found nothing to save. ``commands`` does the work, ``flags`` makes the flags; chapter 5 uses
-them on a text of the reader's own.
+Ctrl-C found nothing to save. ``commands`` and ``tuning`` do the work, ``flags`` makes the flags;
+chapters 5 and 7 show `train`, `tune` and `chat` on a text of the reader's own.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ don't ask for follows from the size of the text and is printed. Ctrl-C saves; --
     "sample": """\
 Print what the model makes of the beginning of a document, token by token (chapter 4).""",
     "evaluate": """\
-Print the loss on the validation part of the run's text, or on all of another text. A model of
-stories is also held against the world: the gap to the floor, and how many stories it tells are
-right to the last word.""",
+Print the loss on the validation part of the run's text, or on another text, on the first 262,144
+tokens of it. A model of stories is also held against the world: the gap to the floor, and how many
+stories it tells are right to the last word.""",
     "chat": """\
 Talk to a model that was tuned on conversations: it sees what was said before, oldest exchanges go
 first where it becomes too much, and answers appear as they are made. /help lists /reset, /save and
@@ -329,8 +329,8 @@ def _parser() -> _Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``python -m llm_core COMMAND ...``; returns the status, and exits with 1 for a bad flag."""
-    chosen = _parser().parse_args(arguments)
     try:
+        chosen = _parser().parse_args(arguments)
         status: int = RUNS[chosen.command](chosen)
         sys.stdout.flush()
     except KeyboardInterrupt:

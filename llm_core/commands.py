@@ -1,8 +1,9 @@
 """What the commands of ``python -m llm_core`` do: each takes what was typed and returns a status.
 
-``cli`` says which flags there are, ``runs`` knows the folder of a run; here the steps stand in
-order, with a line printed for each, so that a reader of the screen sees what a reader of the code
-does: text, tokenizer, model, training, how good it is, a sample. Chapter 5 goes the same way.
+``cli`` says which flags there are, ``runs`` knows the folder of a run, ``tuning`` has `tune` and
+`classify`. Here the steps of the others stand in order, with a line printed for each, so that a
+reader of the screen sees what a reader of the code does: text, tokenizer, model, training, how
+good it is, a sample. Chapter 5 goes the same way.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _say_text(corpus: Corpus) -> None:
         return
     kept = "its last tenth is for validation"
     if corpus.n_documents > 1:
-        kept = f"{sum(1 for _ in corpus.documents(validation=True)):,} of them for validation"
+        kept = f"{corpus.n_validation:,} of them for validation"
     documents = "document" if corpus.n_documents == 1 else "documents"
     print(f"text: {corpus.n_bytes:,} bytes in {corpus.n_documents:,} {documents}, {kept}")
 
@@ -113,14 +114,18 @@ def _out_folder(chosen: argparse.Namespace) -> Path:
 
 
 def tokenize(chosen: argparse.Namespace) -> int:
-    """Learn a tokenizer and save it."""
+    """Learn a tokenizer and save it. Raises ValueError where a model needs the one in its place."""
+    path = Path(chosen.out or _out_folder(chosen) / runs.TOKENIZER)
+    if path.name == runs.TOKENIZER and checkpoint.steps(path.parent):
+        raise ValueError(
+            f"{path} belongs to the model in {path.parent}; choose another file with --out"
+        )
     corpus = runs.measure(chosen.data, chosen.n_documents)
     _say_text(corpus)
     tokenizer = runs.learn_tokenizer(corpus, chosen.vocab_size)
     _say_tokenizer(tokenizer, corpus)
     ids = tokenizer.encode(next(corpus.documents(validation=True))[:60])
     print("for example: " + "|".join(tokenizer.decode([i]) for i in ids).replace("\n", "\\n"))
-    path = Path(chosen.out or _out_folder(chosen) / runs.TOKENIZER)
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(path)
     print(f"saved: {path}")
@@ -166,7 +171,8 @@ def _old_run(chosen: argparse.Namespace, folder: Path) -> Run:
     """The run to go on with. Raises ValueError for flags that would make it another one."""
     run = Run.load(folder)
     asked = run.changed(vars(chosen))
-    if dataclasses.replace(asked, train=run.train) != run:
+    unused = [name for name in ("preset", "tokenizer", "n_documents") if vars(chosen).get(name)]
+    if unused or dataclasses.replace(asked, train=run.train) != run:
         raise ValueError(
             f"--resume goes on with the model, batches and seed of {folder}; leave out the flags "
             "that change them, or start another run with another --out"
@@ -286,18 +292,19 @@ def chat(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _source_of(folder: Path) -> str:
-    """What a run or the run of a checkpoint was trained on."""
-    for home in (folder, folder.parent):
+def _home(folder: Path) -> Path:
+    """The folder of a run, given it or a checkpoint of it, which may be a milestone."""
+    for home in (folder, folder.parent, folder.parent.parent):
         if (home / runs.RECORD).is_file():
-            return Run.load(home).source
+            return home
     raise ValueError(f"{folder} has no validation text of its own; say on what with --data TEXT")
 
 
 def _evaluate_stories(model: GPT, tokenizer: Tokenizer, n_told: int, seed: int) -> None:
     """The gap to the floor, then stories that the model tells, and where some of them go wrong."""
     test = story_set(tokenizer, N_TEST_STORIES, model.config.context_length)
-    n_bytes = sum(len(tokenizer.decode_bytes(ids[1:-1])) for ids in test.ids)
+    end = tokenizer.special_tokens[END_OF_TEXT]  # a story that is cut does not end with it
+    n_bytes = sum(len(tokenizer.decode_bytes(i for i in ids if i != end)) for ids in test.ids)
     _say_quality(model, TextSet(test.ids, n_bytes))
     report = story_report(model, tokenizer, test, n_told, seed=seed)
     print(report)
@@ -308,16 +315,12 @@ def _evaluate_stories(model: GPT, tokenizer: Tokenizer, n_told: int, seed: int) 
 
 def evaluate(chosen: argparse.Namespace) -> int:
     """Hold a model against its validation text or any other; stories against the world, too."""
-    folder = Path(chosen.run_folder)
     model, tokenizer = _load(chosen.run_folder)
-    source = _source_of(folder) if chosen.data is None else runs.corpus_name(chosen.data)
+    home = _home(Path(chosen.run_folder)) if chosen.data is None else None
+    source = runs.corpus_name(chosen.data) if home is None else Run.load(home).source
     if source == "stories":
         _evaluate_stories(model, tokenizer, chosen.n_told, chosen.seed or 0)
         return 0
-    if chosen.data is None:
-        home = folder if (folder / runs.RECORD).is_file() else folder.parent
-        ids = runs.validation_ids(home)
-    else:
-        ids = runs.ids_of(source, tokenizer)
+    ids = runs.ids_of(source, tokenizer) if home is None else runs.validation_ids(home)
     _say_quality(model, runs.text_set(ids, tokenizer, model.config.context_length))
     return 0

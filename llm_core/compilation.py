@@ -24,7 +24,8 @@ def compiled(function: F) -> F:
     """``numba.njit``, its machine code kept on disk and the interpreter's lock released.
 
     Numba compiles anew when the function's own file has changed and looks at no other. So a
-    compiled function must only call compiled functions of its own file.
+    compiled function must only call compiled functions of its own file, and a constant that it
+    takes from another file stays what it was: whoever changes one must touch this file too.
     """
     return cast(F, njit(**OPTIONS)(function))
 

@@ -9,6 +9,7 @@ models. Chapter 4 derives the fields one by one, chapter 3 those of attention.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -33,7 +34,8 @@ def _check_numbers(config: object, least: dict[str, float]) -> None:
     """Raise ValueError where a field is not a number of at least ``least[field]``."""
     for field, bound in least.items():
         value = getattr(config, field)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= bound:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not bound <= value < math.inf:
             raise ValueError(f"{field}={value!r} must be a number of at least {bound}")
         if isinstance(bound, int) and not isinstance(value, int):
             raise ValueError(f"{field}={value!r} must be a whole number; try {round(value)}")
@@ -205,8 +207,8 @@ class GPTConfig:
         """What 0 stands for in the fields that may be left out."""
         thirds = -(-8 * self.d_model // (3 * 32)) * 32
         d_ff = thirds if self.mlp == "swiglu" else 4 * self.d_model
-        head_dim = self.d_model // self.n_head
-        return {"n_kv_head": self.n_head, "head_dim": head_dim, "d_ff": d_ff}
+        head_dim, rest = divmod(self.d_model, self.n_head)
+        return {"n_kv_head": self.n_head, "head_dim": 0 if rest else head_dim, "d_ff": d_ff}
 
     def changed(self, **fields: Any) -> GPTConfig:
         """A config with other fields; those left at their usual value follow the change.

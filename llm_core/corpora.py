@@ -10,8 +10,8 @@
 - ``file:PATH``: a file, a folder or a pattern; a ``.txt`` is a document, so is a line of a
   ``.jsonl`` and a row of a ``.parquet``.
 
-Chapter "Tokenization" compares vocabularies learned on the first three. Exact repetitions are
-dropped, the first in reading order stays; near duplicates are a later chapter's subject.
+Chapter "Tokenization" compares vocabularies learned on the first three. From ``docs`` and ``code``
+exact repetitions are dropped, the first in reading order stays.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class Row:
     license: str
     documents: int | None
     bytes: int | None
-    skipped_files: int = 0
 
 
 # --- installed packages -------------------------------------------------------------------------
@@ -80,31 +79,27 @@ def _installed(name: str, sources: Iterable[str]) -> list[tuple[Source, Iterator
     return [(source, texts_of(source, seen)) for source in found]
 
 
-def _skipped_files(name: str, source: Source) -> int:
-    if name == "docs":
-        return docstrings.extract(source).n_skipped
-    return sum(docstrings.read_source(path) is None for path in docstrings.source_files(source))
-
-
 # --- files --------------------------------------------------------------------------------------
 
 
 def read_jsonl(path: Path) -> Iterator[str]:
-    """The ``text`` field of each line of a JSON-lines file; blank lines are passed over.
+    """The ``text`` field of each line of a JSON-lines file; blank lines and empty ones are dropped.
 
-    Raises ValueError naming file and line where a line is no object with a ``text`` string.
+    Raises ValueError naming the file where it is not UTF-8, and the line where that is no object
+    with a ``text`` string.
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with catalog.utf8(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: {error}; mend or remove it") from error
             if not isinstance(record, dict) or not isinstance(record.get("text"), str):
                 raise ValueError(f'{path}, line {number}: needs the form {{"text": "..."}}')
-            yield record["text"]
+            if record["text"]:
+                yield record["text"]
 
 
 def _matching_files(pattern: str) -> list[Path]:
@@ -115,7 +110,9 @@ def _matching_files(pattern: str) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
-        found = [Path(one) for one in glob.glob(str(path), recursive=True)]
+        found = [
+            Path(one) for one in glob.glob(str(path), recursive=True) if not Path(one).is_dir()
+        ]
     if not found:
         raise FileNotFoundError(
             f"file:{pattern} matches nothing; give a .txt, .jsonl or .parquet file, a folder "
@@ -163,7 +160,8 @@ def documents(
     or ``held-out`` (pairs that training never has). ``sources`` chooses packages for ``docs`` and
     ``code``: import names of installed packages, or ``stdlib``, which changes with the Python
     version. ``separator`` cuts the ``.txt`` files of ``file:PATH``. Raises ValueError for an
-    unknown name or source.
+    unknown name or source, FileNotFoundError for a PATH that matches nothing, and what
+    ``catalog.fetch`` raises.
     """
     if name in INSTALLED:
         return itertools.chain.from_iterable(texts for _, texts in _installed(name, sources))
@@ -189,15 +187,12 @@ def describe(name: str, *, sources: Sequence[str] = DEFAULT_SOURCES) -> list[Row
     rows = []
     for source, texts in _installed(name, sources):
         sizes = [len(text.encode("utf-8")) for text in texts]
-        skipped = _skipped_files(name, source)
-        rows.append(
-            Row(source.name, source.version, source.license, len(sizes), sum(sizes), skipped)
-        )
+        rows.append(Row(source.name, source.version, source.license, len(sizes), sum(sizes)))
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as text of at most 76 columns, with the sums below where all are known."""
+    """Rows as text, of at most 76 columns where a source has a name of at most 17 characters."""
 
     def line(source: str, version: str, name: str, n_documents: str, size: str) -> str:
         return f"{source:<17} {version:<8} {name:<24} {n_documents:>9} {size:>14}".rstrip()
@@ -245,14 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show.add_argument("name")
     show.add_argument("-n", type=int, default=3, help="how many documents (3)")
     chosen = parser.parse_args(arguments)
+    if chosen.command == "show" and chosen.n < 1:
+        parser.error(f"-n {chosen.n} must be at least 1")
     try:
         if chosen.command == "list":
             _list()
         elif chosen.command == "fetch":
+            if chosen.name in ("stories", *INSTALLED) or chosen.name.startswith("file:"):
+                raise ValueError(f"{chosen.name} needs no fetching; try show {chosen.name}")
             print(f"in {catalog.fetch(chosen.name)[0].parent}")
         else:
             _show(chosen.name, chosen.n)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

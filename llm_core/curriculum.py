@@ -68,8 +68,8 @@ class WeightedBatches(Iterator[Batch]):
     """Batches whose targets count by what they are, the less so the further a run has come.
 
     ``weights`` (V,) says how much more than an ordinary target each id counts, 1 being ordinary.
-    The first batch has these weights, the ``n_weighted``-th and all after it have none: in between
-    a weight w is w^a, with a falling from 1 to 0 in a straight line. Batches then carry
+    The first batch has these weights, and after ``n_weighted`` batches there are none: in between a
+    weight w is w^a, with a falling from 1 to 0 in a straight line. Batches with weights carry
     ``weights``, (B, T) float32, as ``loss.cross_entropy`` takes them.
     Raises ValueError for weights that are not finite and above 0, and for a target without one.
     """
@@ -78,6 +78,8 @@ class WeightedBatches(Iterator[Batch]):
         self.batches, self.n_weighted = batches, n_weighted
         self.weights = weights.to(torch.float32)
         self.n_taken = 0
+        if n_weighted < 1:
+            raise ValueError(f"n_weighted={n_weighted} must be at least 1; leave the weights out")
         wrong = ~((self.weights > 0) & self.weights.isfinite())
         if bool(wrong.any()):
             raise ValueError(
@@ -87,7 +89,7 @@ class WeightedBatches(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         batch = next(self.batches)
-        share = max(0.0, 1 - self.n_taken / max(1, self.n_weighted))
+        share = max(0.0, 1 - self.n_taken / self.n_weighted)
         self.n_taken += 1
         if share:
             targets = batch["targets"].clamp(min=0)

@@ -25,7 +25,7 @@ from llm_core.shards import Dataset, load, manifest_path
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer
 
 STATE_FORMAT = "llm_core batch position"
-IGNORED = -100  # no loss is taken where the target says so
+IGNORE = -100  # no loss is taken where the target says so
 ROUNDS = 6  # of the Feistel network; four make a good shuffle, six a safe one
 PLANNED_BATCHES = 64
 
@@ -81,7 +81,7 @@ def shuffled(positions: NDArray[np.int64], n: int, key: NDArray[np.uint64]) -> N
 
     A Feistel network turns any round function into a bijection on numbers of an even count of bits;
     what lands at ``n`` or above is sent through again until it lands below. Memory: that of
-    ``positions``. ``key`` holds one number a round. Paper: Black and Rogaway (2002).
+    ``positions``. ``key``, uint64, holds one number a round. Paper: Black and Rogaway (2002).
     """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
@@ -171,7 +171,7 @@ class Batches(Iterator[dict[str, torch.Tensor]]):
         batch = {"ids": torch.from_numpy(ids), "targets": torch.from_numpy(targets)}
         if self.packed:
             ends = ids == self.data.end_id
-            targets[ends] = IGNORED  # shares its memory with the tensor
+            targets[ends] = IGNORE  # shares its memory with the tensor
             batch["documents"] = torch.from_numpy(np.cumsum(ends, axis=1) - ends)
         return batch
 
@@ -196,14 +196,19 @@ class Batches(Iterator[dict[str, torch.Tensor]]):
         ``batch_size`` and ``world_size`` may differ from then. Raises ValueError for a state of
         another data set, tokenizer, seed, context length or order.
         """
-        for name, ours in self._identity().items():
-            if state.get(name) != ours:
-                raise ValueError(
-                    f"this state was taken with {name}={state.get(name)!r}, these batches have "
-                    f"{name}={ours!r}; make them with the same {name}, or start without a state"
-                )
+        check_state(state, self._identity())
         self.position = int(state["position"])
         self._planned = []
+
+
+def check_state(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise ValueError where a state was taken of batches with other settings than these."""
+    for name, ours in identity.items():
+        if state.get(name) != ours:
+            raise ValueError(
+                f"this state was taken with {name}={state.get(name)!r}, these batches have "
+                f"{name}={ours!r}; make them with the same {name}, or start without a state"
+            )
 
 
 def _check(data: Dataset, batch_size: int, context_length: int, rank: int, world_size: int) -> None:
@@ -236,14 +241,15 @@ def batches(
 ) -> Batches:
     """Batches of windows from a data set: ``ids`` and ``targets``, (B, T) int64 each.
 
-    ``targets`` are ``ids`` shifted by one. An epoch never repeats a window; each rank gets its own.
-    Without ``epochs`` the iterator never ends; with it the last batch may be smaller. Without
-    ``shuffle`` the windows follow each other from the first id on, for evaluation. ``packed`` adds
+    ``path`` is where ``write`` left it, or what ``shards.load`` returned. ``targets`` are ``ids``
+    shifted by one. An epoch never repeats a window; each rank gets its own. Without ``epochs`` the
+    iterator never ends; with it the last batch may be smaller, or come on the first ranks only.
+    Without ``shuffle`` the windows follow each other from the first id on. ``packed`` adds
     ``documents`` (B, T) int64, which counts the documents of a window from 0, and sets targets that
     belong to the next document to -100. ``tokenizer`` is checked against the one that wrote.
 
     Raises ValueError for a corpus shorter than a window, a rank outside the world, a tokenizer that
-    did not write the data set.
+    did not write the data set, and ``packed`` where documents do not end in a token.
     """
     data = path if isinstance(path, Dataset) else load(path, random_access=shuffle)
     _check(data, batch_size, context_length, rank, world_size)

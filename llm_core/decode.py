@@ -46,10 +46,15 @@ class _Team:
     def others(self, n: int) -> ThreadPoolExecutor:
         """At least n threads besides the caller's."""
         if self.threads is None or self.size < n:
-            if self.threads is not None:
-                self.threads.shutdown()
+            self.dismiss()
             self.threads, self.size = ThreadPoolExecutor(n, "decode"), n
         return self.threads
+
+    def dismiss(self) -> None:
+        """Wait until all have ended, and go on with none."""
+        if self.threads is not None:
+            self.threads.shutdown()
+        self.threads, self.size = None, 0
 
 
 _team = _Team()
@@ -109,8 +114,9 @@ class Decoder:
 
     ``start`` with the cache of a prompt that the model has read, then ``step`` for every new token.
     The arithmetic is float32, so that a bfloat16 model gives what the same weights would give as
-    float32. Weights are read where they lie: a change to them in place shows in the next step.
-    There is no dropout and no gradient.
+    float32. Matrices are read where they lie: a change to them in place shows in the next step.
+    So do norms, biases and positions of a float32 model; those of a bfloat16 one are copied when
+    the decoder is made. There is no dropout and no gradient.
 
     Raises ValueError for a model that ``can_decode`` refuses and for more than its context length.
     """
@@ -141,11 +147,21 @@ class Decoder:
         """Go on after what ``cache`` holds, or begin with nothing.
 
         A float32 cache is shared and grows with every step; another is copied as float32.
-        Raises ValueError for another batch size or more positions than ``max_length``.
+        Raises ValueError for another batch size or architecture, more positions than
+        ``max_length``, and a row of padding alone.
         """
         if cache is None:
             cache = KVCache(self.config, self.batch_size, self.max_length)
-        if cache.k.shape[1] != self.batch_size or cache.max_length > self.max_length:
+        c = self.config
+        shape = (c.n_layer, self.batch_size, c.n_kv_head, cache.capacity, c.head_dim)
+        if tuple(cache.k.shape) != shape:
+            raise ValueError(
+                f"the cache has the shape {tuple(cache.k.shape)}, the decoder needs {shape}; make "
+                "it for the same model and number of rows"
+            )
+        if cache.padding is not None and int(cache.padding.max()) >= max(1, cache.length):
+            raise ValueError("a row of the cache is padding alone; read the prompts into it first")
+        if cache.max_length > self.max_length:
             raise ValueError(
                 f"the cache holds {cache.k.shape[1]} rows of up to {cache.max_length} positions, "
                 f"the decoder {self.batch_size} of up to {self.max_length}; make it for the cache"
@@ -183,7 +199,8 @@ class Decoder:
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
             raise ValueError(
-                f"id {wrong} is not in the vocabulary, 0 to {self.config.vocab_size - 1}"
+                f"id {wrong} is not in the vocabulary, 0 to {self.config.vocab_size - 1}; encode "
+                "with the tokenizer that the model was trained with"
             )
 
     def _run(self, ids: Numbers, column: int) -> None:
@@ -195,7 +212,12 @@ class Decoder:
             return
         with _team.lock:
             others = _team.others(n - 1)
-            done = [others.submit(step, *given, thread, n, meeting) for thread in range(1, n)]
-            step(*given, 0, n, meeting)
-            for one in done:
-                one.result()
+            try:
+                done = [others.submit(step, *given, thread, n, meeting) for thread in range(1, n)]
+                step(*given, 0, n, meeting)
+                for one in done:
+                    one.result()
+            except BaseException:  # Ctrl-C between two lines: nobody waits for who does not come
+                arrived[0] = 1 << 62
+                _team.dismiss()
+                raise

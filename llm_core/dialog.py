@@ -1,8 +1,8 @@
 """A conversation at the terminal: lines go in, answers stream out, and Ctrl-C ends an answer.
 
 ``Dialog`` holds what was said and does what a line asks for; ``hold`` reads the lines. The model
-answers by ``chat.stream``, so that what is typed cannot become a control token. Chapter 7 talks to
-its assistant with it, as ``python -m llm_core chat``.
+answers by ``chat.stream``, so that what is typed cannot become a control token. It is what
+``python -m llm_core chat`` runs, which chapter 7 shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llm_core.tokenizer import Tokenizer
 
 HELP = """\
 /reset       forget all that was said
-/save FILE   write the conversation as json, which `tune --data FILE` reads
+/save FILE   write the conversation as json; `tune` learns from a file of two and more
 /help        these lines
 /quit        end, as Ctrl-D does
 A line that ends with \\ goes on in the next. Ctrl-C stops an answer; where you type, it ends."""

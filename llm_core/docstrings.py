@@ -270,7 +270,7 @@ def _parse_source(source: Source, paths: Iterable[Path]) -> Extraction:
         try:
             text = read_source(path)
             docstrings += parse(text, module_name(source, path)) if text is not None else []
-        except SyntaxError:
+        except (SyntaxError, RecursionError):  # or a chain of a thousand elif
             text = None
         n_skipped += text is None
     return Extraction(tuple(docstrings), n_files, n_skipped)

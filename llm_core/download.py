@@ -146,11 +146,15 @@ def _attempt(url: str, part: Path, sha256: str | None, bar: Any) -> None:
             if response.status_code == 416 and response.headers.get("Content-Range") == complete:
                 return  # the last attempt had brought everything, more was announced
             offset = _offset_served(response, part)
-            note = {"url": url, "version": _version(response.headers)}
-            _note_path(part).write_text(json.dumps(note), encoding="utf-8")
+            if not offset:
+                part.unlink(missing_ok=True)  # before the note speaks of another version
+            with runtime.atomic_write(_note_path(part), "w") as file:
+                json.dump({"url": url, "version": _version(response.headers)}, file)
             _receive(response, part, offset, bar)
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        reason = f"the connection broke after {_size(part)} bytes" if reached else "no answer"
+        reason = f"no answer ({type(error).__name__})"
+        if reached:
+            reason = f"the connection broke after {_size(part)} bytes"
         raise _Broken(reason, reached=reached) from error
 
 
@@ -245,8 +249,6 @@ def fetch(file: RemoteFile, folder: Path, remedy: str, *, progress: bool = True)
     ``remedy`` says how to get it where there is no network. Under ``LLM_CORE_OFFLINE=1`` nothing is
     asked for. Raises OfflineError, ChecksumError (the wrong file is removed) or DownloadError.
     """
-    import pooch
-
     target = folder / file.name
     if is_present(file, folder):
         return target
@@ -262,7 +264,7 @@ def fetch(file: RemoteFile, folder: Path, remedy: str, *, progress: bool = True)
             problems.append(error)
             continue
         if known is None:
-            _trust(target, pooch.file_hash(str(target)))
+            _trust(target, _imported_pooch().file_hash(str(target)))
         return target
     told = "; ".join(str(problem) for problem in problems)
     if all(isinstance(problem, OfflineError) for problem in problems):

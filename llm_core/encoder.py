@@ -29,7 +29,7 @@ from llm_core.scanner import Counts, Numbers
 Ids = NDArray[Any]  # uint16 or uint32
 EncodePiece = Callable[[bytes], list[int]]
 
-MOST_PIECES = 1 << 20  # above it a table starts afresh, so that memory stays bounded
+MOST_PIECES, MOST_BYTES = 1 << 20, 1 << 28  # above either a table starts afresh: bounded memory
 SHARD_FORMAT = "llm_core token shards"
 
 
@@ -45,7 +45,9 @@ def copy_runs(
 ) -> int:
     """Write the run of ids of each pre-token, and ``end_id`` (unless -1) behind each document.
 
-    Piece ``k`` has the ids ``runs[run_ends[k]:run_ends[k + 1]]``. Gives how many were written.
+    ``numbers`` (n,) are the pre-tokens of all segments, ``ends`` (k,) how many stand before the end
+    of each, ``ends_document`` (k,) whether a document ends there; ``ids`` has room for all. Piece
+    ``k`` has the ids ``runs[run_ends[k]:run_ends[k + 1]]``. Gives how many were written.
     """
     n, k = 0, 0
     for segment in range(len(ends)):
@@ -84,7 +86,7 @@ class PieceEncoder:
 
     def encode(self, batch: Batch, end_id: int | None) -> Ids:
         """The ids of a batch, ``end_id`` behind each document unless None."""
-        if len(self._table) > MOST_PIECES:
+        if len(self._table) > MOST_PIECES or len(self._table.pieces().data) > MOST_BYTES:
             self._forget()
         numbers, ends = self._table.add(batch.text, batch.bounds)
         self._encode_new_pieces()
@@ -180,10 +182,13 @@ def write_shards(
     """Write ids to ``NAME-00000.bin`` and so on and, last of all, ``NAME.json``, which it gives.
 
     ``path`` ends in NAME. The json holds the shards and ``description()``, asked for at the end.
-    A json of that name is removed first, so one that exists describes complete files.
+    A json of that name is removed first, so one that exists describes complete files. Raises
+    ValueError for ``tokens_per_shard`` below 1 and FileNotFoundError where there is no such folder.
     """
     if tokens_per_shard < 1:
-        raise ValueError(f"tokens_per_shard={tokens_per_shard} must be at least 1")
+        raise ValueError(
+            f"tokens_per_shard={tokens_per_shard} must be at least 1; 2**27 is usual, 256 MB of ids"
+        )
     manifest_path = path.with_name(f"{path.name}.json")
     manifest_path.unlink(missing_ok=True)
     parts = iter(cut_at_shards(arrays, tokens_per_shard))

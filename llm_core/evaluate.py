@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_core import stories
-from llm_core.generate import generate
+from llm_core.generate import evaluating, generate
 from llm_core.loss import IGNORE, token_log_probs
 from llm_core.model import GPT
 from llm_core.stories import Question
@@ -59,23 +59,18 @@ def token_losses(
             f"rows have {min(lengths)} to {max(lengths)} ids; give each 2 to "
             f"{model.config.context_length + 1}, the context length and one more to predict"
         )
-    training, device = model.training, model.output_weight.device
+    device = model.output_weight.device
     losses: list[NDArray[np.float64]] = [np.empty(0)] * len(rows)
-    model.eval()
-    try:
+    with evaluating([module for module in model.modules() if module.training]):
         for chosen, ids, targets in _batches(rows, batch_size):
             hidden = model.hidden(ids.to(device))
             found = token_log_probs(hidden, model.output_weight, targets.to(device)).cpu()
             for row, values, counted in zip(chosen, found, targets != IGNORE, strict=True):
                 losses[row] = -values[counted].double().numpy()
-    finally:
-        model.train(training)
     return losses
 
 
-def log_likelihood(
-    model: GPT, pairs: Sequence[tuple[Ids, Ids]], batch_size: int = 16
-) -> list[float]:
+def log_likelihood(model: GPT, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
     """log p(continuation | context) in nats, for each (context, continuation) pair of ids.
 
     Raises ValueError for an empty context or continuation, or one too long for the model.
@@ -84,7 +79,7 @@ def log_likelihood(
         raise ValueError(
             "a context or a continuation is empty; begin a context with the id of <|endoftext|>"
         )
-    paid = token_losses(model, [[*before, *after] for before, after in pairs], batch_size)
+    paid = token_losses(model, [[*before, *after] for before, after in pairs])
     return [
         -float(losses[len(before) - 1 :].sum())
         for losses, (before, _) in zip(paid, pairs, strict=True)
@@ -213,7 +208,11 @@ def tell(
     batch_size: int = 32,
     prompt: str = "",
 ) -> list[Told]:
-    """Let the model tell ``n`` stories, up to its context length, and judge each."""
+    """Let the model tell ``n`` stories, up to its context length, and judge each.
+
+    Each begins with ``prompt``, which is judged as a part of it. The same seed and ``batch_size``
+    give the same stories. Raises ValueError for a prompt that leaves no room in the context.
+    """
     end = tokenizer.special_tokens[END_OF_TEXT]
     start = [end, *tokenizer.encode(prompt)]
     most = model.config.context_length - len(start)
@@ -288,7 +287,6 @@ def story_report(
     tokenizer: Tokenizer,
     test: StorySet | None = None,
     n_told: int = 100,
-    temperature: float = 1.0,
     seed: int = 0,
 ) -> StoryReport:
     """Loss, floor and gap; the share of told stories that are exact; examples of first errors.
@@ -299,7 +297,7 @@ def story_report(
     if n_told < 1:
         raise ValueError(f"n_told={n_told} stories tell nothing about a model; take at least 1")
     test = test or story_set(tokenizer, 200, model.config.context_length, seed=seed)
-    told = tell(model, tokenizer, n_told, temperature, seed)
+    told = tell(model, tokenizer, n_told, seed=seed)
     wrong = tuple(story for story in told if story.first_impossible is not None)
     return StoryReport(
         gap=gap(model, test),
@@ -362,7 +360,10 @@ def calibration(
     if n_bins < 1:
         raise ValueError(f"n_bins={n_bins} must be at least 1")
     if p.shape != hit.shape or p.ndim != 1 or not len(p):
-        raise ValueError(f"probabilities {p.shape} and right {hit.shape} must be equal rows of 1+")
+        raise ValueError(
+            f"probabilities {p.shape} and right {hit.shape} must be equal rows of 1 or more; give "
+            "(n,) and (n,)"
+        )
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"probabilities must lie in 0 to 1, found {p.min()} to {p.max()}")
     bins = np.minimum((p * n_bins).astype(int), n_bins - 1)

@@ -116,6 +116,8 @@ def _generators(seed: int | None, n_prompts: int, num_samples: int) -> list[torc
     gets the same text alone and in a batch. Mixing the two keeps sample 1 of seed 0 apart from
     sample 0 of seed 1.
     """
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed={seed} must be at least 0; leave it out for other texts each time")
     if seed is None:
         seed = int(torch.randint(2**63 - 1, ()))
     samples = [np.random.SeedSequence((seed, s)).generate_state(1) for s in range(num_samples)]
@@ -140,6 +142,8 @@ def _draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     probabilities: V additions, where ``torch.multinomial`` draws V random numbers.
     """
     uniform = [torch.rand((), generator=one, dtype=torch.float64) for one in generators]
+    if logits.device.type == "mps":  # which has no float64
+        logits = logits.cpu()
     sums = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)  # (R, V)
     total = sums[:, -1:]
     _check_finite(total)
@@ -250,22 +254,22 @@ def _check_id(value: int, vocab_size: int, where: str) -> None:
 def _check_lengths(
     prompts: Sequence[Sequence[int]], max_new_tokens: int, num_samples: int, limit: int, slide: bool
 ) -> None:
-    if max_new_tokens < 1 or num_samples < 1:
-        name, value = "max_new_tokens", max_new_tokens
-        if max_new_tokens >= 1:
-            name, value = "num_samples", num_samples
-        raise ValueError(f"{name}={value} must be at least 1")
+    for name, value in (("max_new_tokens", max_new_tokens), ("num_samples", num_samples)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
     longest = max(map(len, prompts))
-    if not slide and longest + max_new_tokens - 1 > limit:  # the last new id is not read
+    room = limit - longest + 1  # the last new id is not read
+    if not slide and max_new_tokens > room:
+        remedy = f"ask for at most {room}" if room > 0 else f"shorten the prompt to {limit}"
         raise ValueError(
             f"a prompt of {longest} ids and max_new_tokens={max_new_tokens} exceed "
-            f"context_length={limit}; ask for at most {max(0, limit - longest + 1)}, or pass "
-            "slide=True to go on from the last half of the context"
+            f"context_length={limit}; {remedy}, or pass slide=True to go on from the last half of "
+            "the context"
         )
 
 
 @contextmanager
-def _evaluating(training: Sequence[nn.Module]) -> Iterator[None]:
+def evaluating(training: Sequence[nn.Module]) -> Iterator[None]:
     """Without dropout inside, and as before outside: the modules given are those that train."""
     for module in training:
         module.training = False
@@ -286,7 +290,7 @@ def _steps(
     """The next token of every row, step by step."""
     training = [module for module in model.modules() if module.training]
     while rows.left > 0:
-        with _evaluating(training):
+        with evaluating(training):
             ids = _choose(rows.logits(), filters, generators).tolist()
         rows.append(ids)
         yield ids

@@ -2,8 +2,9 @@
 
 ``parts`` says which tensor of a file fills which rows of which parameter of ours; loading, saving
 and checking all read that one list. Every header is held against it before a byte of weights is
-allocated, so that a damaged or hostile folder is refused by name. Nothing is executed, and memory
-peaks at one copy of the model and one tensor. Chapter 4 loads GPT-2 with it.
+allocated, so that a damaged or hostile folder is refused by name. Nothing is executed. Loading
+peaks at one copy of the model and one tensor, saving at the model and what a shard has to turn
+around. Chapter 4 loads GPT-2 with it.
 """
 
 from __future__ import annotations
@@ -245,7 +246,8 @@ def load_pretrained(folder: StrPath, dtype: torch.dtype = torch.float32) -> GPT:
 
     Reads fp32, bf16 and fp16, in one file or in shards. Raises NotImplementedError naming a feature
     that is not supported, FileNotFoundError for no folder, and CheckpointError, a ValueError, for
-    one whose files are damaged, incomplete, foreign or at odds with its ``config.json``.
+    one whose files are damaged, incomplete, foreign or at odds with its ``config.json``; ValueError
+    also for a ``dtype`` that is none of the three.
     """
     folder = Path(folder)
     if dtype not in DTYPES.values():
@@ -347,7 +349,8 @@ def save_pretrained(model: GPT, folder: StrPath, max_shard_bytes: int = SHARD_BY
 def load_tokenizer(folder: StrPath) -> Tokenizer:
     """GPT-2's tokenizer from ``vocab.json`` and ``merges.txt``.
 
-    Raises NotImplementedError for the tokenizer of another family, which may cut text otherwise.
+    Raises NotImplementedError for the tokenizer of another family, which may cut text otherwise,
+    CheckpointError where ``config.json`` is missing, and ValueError for damaged files.
     """
     folder = Path(folder)
     vocab, merges = folder / "vocab.json", folder / "merges.txt"

@@ -6,7 +6,8 @@ express: a wrong model that runs is worse than none. The rules follow transforme
 which ``tests/test_hf.py`` holds every option. Chapter 4 loads GPT-2 through this module.
 
 Rotary settings come as ``rope_parameters`` (transformers 5) or as ``rope_theta`` and
-``rope_scaling`` (before). Both are read; the older form, which every version reads, is written.
+``rope_scaling`` (before). Both are read; the older form, with ``rope_type`` as transformers has it
+since 4.43, is written.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _gpt2(fields: dict[str, Any]) -> dict[str, Any]:
         "norm": Norm("layernorm", eps=_real(fields, "layer_norm_epsilon", 1e-5)),
         "mlp": GELUS[activation],
         "tied": _flag(fields, "tie_word_embeddings", True),
-        "dropout": 0.0 if rates[0] == 0 else _real({"dropout": rates[0]}, "dropout"),
+        "dropout": 0.0 if rates[0] == 0 else _real({"resid_pdrop": rates[0]}, "resid_pdrop"),
     }
 
 

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from random import Random
 
+from tqdm import tqdm
+
 from llm_core import stories
 from llm_core.chat import END, Message, Rendered, render, render_for_completion
 from llm_core.generate import generate
@@ -42,7 +44,7 @@ def conversation(
         raise ValueError(f"n_questions={n_questions} leaves nothing to answer; ask at least 1")
     found = stories.questions(story)
     if not found:
-        raise ValueError(f"nothing can be asked about {story.text[:40]!r}...")
+        raise ValueError(f"nothing can be asked about {story.text[:40]!r}...; take another story")
     key = f"{seed}:{story.text}".encode()
     chooser = Random(hashlib.blake2b(key, digest_size=8).digest())
     chooser.shuffle(found)
@@ -80,17 +82,13 @@ def rendered(
     tokenizer: Tokenizer,
     n: int,
     seed: int = 0,
-    split: str = "train",
     n_questions: int | None = None,
     n_retold: int = 0,
-    max_length: int | None = None,
 ) -> list[Rendered]:
     """``conversations`` as ids and masks, with a bar: a thousand stories take some two seconds."""
-    from tqdm import tqdm
-
-    told = conversations(n, seed, split, n_questions, n_retold)
+    told = conversations(n, seed, n_questions=n_questions, n_retold=n_retold)
     bar = tqdm(told, total=n, unit="story", leave=False)
-    return [render(messages, tokenizer, max_length) for messages in bar]
+    return [render(messages, tokenizer) for messages in bar]
 
 
 def asked(n: int, seed: int = 0, split: str = "test") -> list[tuple[str, Question]]:

@@ -8,7 +8,6 @@ changed, numba looks only at the function's own file: after a change here, save 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from llvmlite import ir
@@ -84,5 +83,4 @@ read_atomically: Any = intrinsic(_read_atomically)
 wide_vectors: Any = intrinsic(_wide_vectors)
 
 # Lets another thread have the core: a call of the operating system, not an instruction.
-_name = "sched_yield" if os.name == "posix" else "SwitchToThread"
-give_way: Any = types.ExternalFunction(_name, types.int32())
+give_way: Any = types.ExternalFunction("sched_yield", types.int32())

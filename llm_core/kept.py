@@ -1,8 +1,9 @@
-"""What was made once and is kept: folders named after all that their content was made from.
+"""What was made once and is kept: folders named after the settings that made their content.
 
-A folder's name is a hash of its settings and of the world's stories, so another setting or another
-world is another folder, and nothing stale is ever found. Two processes that want the same wait for
-one another, and a run that was interrupted goes on. ``recipes``, which chapters 5 to 7 use, keeps
+A folder's name is a hash of its settings and of the world's first stories, so another setting or
+another world is another folder. The code that makes the content is not in the name: who changes
+it deletes the folder ``recipes`` of the cache. Two processes that want the same wait for one
+another, and a run that was interrupted goes on. ``recipes``, which chapters 5 to 7 use, keeps
 its tokenizer, its stories and its models by it.
 """
 
@@ -67,9 +68,9 @@ def finished(folder: Path, run: Callable[[], History]) -> History:
     return History(**record)
 
 
-def last(folder: Path, n_steps: int) -> Checkpoint:
-    """The checkpoint of a run's end. Raises CheckpointError where it is gone."""
-    found = checkpoint.steps(folder)
+def last(folder: Path, n_steps: int, part: str = "") -> Checkpoint:
+    """The checkpoint of a run's end, in ``part`` of its folder. Raises CheckpointError for none."""
+    found = checkpoint.steps(folder / part)
     if n_steps not in found:
-        raise CheckpointError(f"{folder} has lost its checkpoints; delete it and ask again")
+        raise CheckpointError(f"{folder} has lost step {n_steps}; delete it and ask again")
     return checkpoint.load(found[n_steps])

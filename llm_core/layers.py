@@ -74,7 +74,7 @@ def _like(tensor: Tensor | None, x: Tensor) -> Tensor | None:
 
 
 def sinusoidal_positions(positions: Tensor, d_model: int) -> Tensor:
-    """Sines and cosines of falling frequency, in turn: (...) int64 -> (..., D) float32.
+    """Sines and cosines of falling frequency, in turn: (...) int64 -> (..., D) float32, D even.
 
     Paper: Vaswani et al. (2017), section 3.5.
     """
@@ -94,10 +94,10 @@ def rope_table(positions: Tensor, head_dim: int, rope: Rope) -> tuple[Tensor, Te
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout = "half") -> Tensor:
-    """Turn the pairs of each head by their angles: x (..., H, T, C), cos, sin (..., T, R/2).
+    """Turn the pairs of each head by their angles: x (..., H, T, C) -> like x.
 
-    The first R entries turn, the others pass. Computed in float32, returned in the dtype of ``x``.
-    Paper: Su et al. (2021).
+    ``cos`` and ``sin`` are (T, R/2), or (B, T, R/2). The first R entries turn, the others pass.
+    Computed in float32, returned in the dtype of ``x``. Paper: Su et al. (2021).
     """
     rotary_dim = 2 * cos.shape[-1]
     if cos.dim() > 2:  # one table a sequence: (B, T, R/2) -> (B, 1, T, R/2)
@@ -200,8 +200,9 @@ class Normalization(nn.Module):
 
 
 def activate(x: Tensor, kind: MLPKind) -> Tensor:
-    """The nonlinearity of an MLP: (..., F) -> (..., F); SwiGLU takes (..., 2F), gate first.
+    """The nonlinearity of an MLP: (..., d_ff) -> (..., d_ff).
 
+    SwiGLU takes (..., 2 d_ff), the gate first.
     Papers: Hendrycks and Gimpel (2016) for GELU, Shazeer (2020) for SwiGLU.
     """
     if kind == "swiglu":

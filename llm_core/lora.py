@@ -116,8 +116,9 @@ def attach(
     parameters are frozen but those of the parts ``train``, see ``learn_only``: the new head of a
     classifier. What the model computes does not change.
 
-    Raises ValueError, and changes nothing, where no layer fits, for an ``r`` below 1, an ``alpha``
-    that is not above 0, a part that there is none of, and for a model that has LoRA parts already.
+    Raises ValueError, and changes nothing, where a target fits no layer, for an ``r`` below 1, an
+    ``alpha`` that is not above 0, a part that there is none of, and for a model that has LoRA parts
+    already.
     """
     if r < 1 or not 0 < alpha < math.inf:
         raise ValueError(
@@ -129,11 +130,14 @@ def attach(
             "first with lora.merge"
         )
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    chosen = [name for name in linear if any(f".{name}".endswith(f".{end}") for end in targets)]
-    if not chosen:
+    found = {end: [name for name in linear if f".{name}".endswith(f".{end}")] for end in targets}
+    if not found or not all(found.values()):
+        lost = next((end for end, names in found.items() if not names), "no target")
         raise ValueError(
-            f"targets={tuple(targets)} fits no linear layer; there are {', '.join(linear)}"
+            f"targets={tuple(targets)}: {lost!r} fits no linear layer; there are "
+            f"{', '.join(linear)}"
         )
+    chosen = [name for name in linear if any(name in names for names in found.values())]
     learn_only(model, train)
     for name in chosen:
         _put(model, name, LoRALinear(linear[name], r, alpha))

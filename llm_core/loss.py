@@ -150,7 +150,7 @@ class _HeadLoss(torch.autograd.Function):
         """The stored gradients, times that of the loss, which is 1 unless the loss is scaled."""
         grads = ctx.saved_tensors
         if bool(grad != 1):
-            grads = [None if one is None else one * grad.to(one.dtype) for one in grads]
+            grads = [None if one is None else one * grad for one in grads]
         return grads[0], grads[1], None, None, None
 
 
@@ -160,8 +160,8 @@ def token_log_probs(
 ) -> Tensor:
     """log softmax(hidden weight^T)[target] of each token: -> (B, T) float32, 0 where -100.
 
-    There is no gradient. Arguments and errors are those of ``cross_entropy``, but for a batch
-    without a target that counts, which is all 0.
+    There is no gradient; of a model in float64 the result is float64. Arguments and errors are
+    those of ``cross_entropy``, but for a batch without a target that counts, which is all 0.
     """
     shape = targets.shape
     hidden, targets = _flat(hidden, weight, targets, chunk_tokens)

@@ -195,6 +195,10 @@ def initialize(model: GPT, init: Init = "gpt2") -> None:
         elif isinstance(module, nn.Embedding):
             std = 0.02 if init == "gpt2" else 1 / math.sqrt(module.embedding_dim)
             nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, Normalization):
+            nn.init.ones_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 # --- counting -----------------------------------------------------------------------------------

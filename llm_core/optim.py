@@ -22,7 +22,7 @@ BLOCK_NUMBERS = 1 << 19
 
 
 def _check(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-    """Raise ValueError for a setting that would diverge or divide by zero."""
+    """Raise ValueError for a setting out of range."""
     least = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
     if wrong := [f"{name}={value}" for name, value in least.items() if not value >= 0]:
         raise ValueError(f"{wrong[0]} must be at least 0; AdamW usually has lr=3e-4, eps=1e-8")
@@ -83,7 +83,7 @@ class AdamW(torch.optim.Optimizer):
     float32 also ``master``, its exact value: what the model holds is rounded from it after every
     step, so that weights put into the model after the first step are overwritten. Parameters
     without a gradient are left alone, decay included.
-    Raises ValueError for settings out of range and for sparse gradients.
+    Raises ValueError for settings out of range, sparse gradients and parameters not contiguous.
     Papers: Kingma and Ba (2015), Loshchilov and Hutter (2019), Micikevicius et al. (2018).
     """
 
@@ -129,6 +129,11 @@ class AdamW(torch.optim.Optimizer):
                 "AdamW moves every row, and a gradient is sparse; make nn.Embedding with "
                 "sparse=False"
             )
+        if not parameter.is_contiguous():
+            raise ValueError(
+                f"a parameter of shape {tuple(parameter.shape)} is not contiguous, and is moved in "
+                "place; make it of a tensor.contiguous()"
+            )
         if not state:
             state.update(_fresh(parameter, means))
         state["step"] += 1
@@ -150,13 +155,13 @@ class AdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what ``state_dict`` gave, to the last bit."""
         super().load_state_dict(state_dict)
-        # torch has cast all but the step to the dtype of the parameter: masters would be lost.
+        # torch has cast all but the step to the dtype of the parameter: masters would be lost. A
+        # step read from a file is on the CPU, where the fused update of a GPU cannot reach it.
         keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         mine = chain.from_iterable(group["params"] for group in self.param_groups)
         for key, parameter in zip(keys, mine, strict=True):
             for name, value in state_dict["state"].get(key, {}).items():
-                where = value.device if name == "step" else parameter.device
-                self.state[parameter][name] = value.to(where, copy=True)
+                self.state[parameter][name] = value.to(parameter.device, copy=True)
 
 
 def _joint(norms: list[Tensor]) -> Tensor:
@@ -224,6 +229,10 @@ def cosine_lr(
     on. Raises ValueError for rates or steps out of order. Paper: Loshchilov and Hutter (2017).
     """
     _check_schedule(max_lr, min_lr, step=step, warmup_steps=warmup_steps, cosine_steps=cosine_steps)
+    if warmup_steps > cosine_steps:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} exceeds cosine_steps={cosine_steps}; shorten the warm-up"
+        )
     if step < warmup_steps:
         return max_lr * step / warmup_steps
     if step >= cosine_steps:

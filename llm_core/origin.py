@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from llm_core import docstrings
 from llm_core.docstrings import DEFAULT_SOURCES
-from llm_core.records import Labelled
+from llm_core.records import Labeled
 
 LIBRARIES = DEFAULT_SOURCES
 PLACEHOLDER = "LIBRARY"
@@ -80,14 +80,15 @@ def _order(name: str, keys: dict[str, str], seed: int) -> list[str]:
 
 def docs(
     n_per_class: int, seed: int = 0, masked: bool = True, n_test: int = N_TEST
-) -> tuple[list[Labelled], list[Labelled]]:
+) -> tuple[list[Labeled], list[Labeled]]:
     """Docstrings to learn from and to test on: ``n_per_class`` and ``n_test`` of each library.
 
     The classes take turns, so that any beginning of either list is balanced; a larger
     ``n_per_class`` adds to the same texts, and the test stays. No text of one list is in the other,
     in other case, with other blanks or with another library's name in it; almost equal ones may be.
     Of a long docstring the beginning counts, up to 600 characters. ``masked`` replaces the
-    libraries' names. Raises ValueError for more than there are, or fewer than 1.
+    libraries' names. Raises ValueError for more than there are, or fewer than 1, and where one of
+    the libraries is not installed.
     """
     found = _found()
     most = min(map(len, found.values()))
@@ -96,15 +97,15 @@ def docs(
             f"n_per_class={n_per_class} and n_test={n_test} must be at least 1, and together at "
             f"most {most}, which is what {min(found, key=lambda name: len(found[name]))} has"
         )
-    train: list[tuple[Labelled, ...]] = []
-    test: list[tuple[Labelled, ...]] = []
+    train: list[tuple[Labeled, ...]] = []
+    test: list[tuple[Labeled, ...]] = []
     for name, texts in found.items():
         keys = _order(name, texts, seed)[: n_test + n_per_class]
-        chosen = [Labelled(mask(texts[k]) if masked else texts[k], name) for k in keys]
+        chosen = [Labeled(mask(texts[k]) if masked else texts[k], name) for k in keys]
         test.append(tuple(chosen[:n_test]))
         train.append(tuple(chosen[n_test:]))
     return _in_turns(train), _in_turns(test)
 
 
-def _in_turns(classes: list[tuple[Labelled, ...]]) -> list[Labelled]:
+def _in_turns(classes: list[tuple[Labeled, ...]]) -> list[Labeled]:
     return [one for turn in zip(*classes, strict=True) for one in turn]

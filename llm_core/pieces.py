@@ -94,8 +94,8 @@ class PieceTable:
         """Cut each segment ``text[bounds[s]:bounds[s + 1]]`` and count its pre-tokens.
 
         ``bounds`` (k + 1,) runs from 0 to the end of the text; text and segments are valid UTF-8.
-        Gives the number of each pre-token in order (valid until the next call) and how many of
-        them stand before the end of each segment ``(k,)``.
+        Gives the number of each pre-token in order, ``(n,)`` int32 (valid until the next call),
+        and how many of them stand before the end of each segment, ``(k,)`` int64.
         """
         if len(self._numbers) < len(text):
             self._numbers = np.empty(len(text), dtype=np.int32)

@@ -2,7 +2,8 @@
 
 Compiled loops know nothing of modules and tensors. ``plan_of`` hands them the addresses of the
 model's own matrices, which are neither copied nor turned: float32 as it is, bfloat16 two numbers to
-a word. What is small (norms, biases, positions) is float32, as the arithmetic is.
+a word. What is small (norms, biases, positions) is float32, as the arithmetic is: of a bfloat16
+model it is a copy, which does not follow later changes.
 ``kernels`` has the loops, ``decode`` runs them.
 """
 

@@ -226,7 +226,7 @@ def batches(
 def resolve(pattern: str | None) -> str | None:
     """A pattern for its name ("gpt2", "cl100k", "o200k"); any other pattern as it is.
 
-    Raises ValueError for a pattern that doesn't compile or that can match nothing at all.
+    Raises ValueError for a pattern that doesn't compile or that matches the empty string.
     """
     if pattern is None or pattern in SCANNERS:
         return pattern
@@ -276,13 +276,13 @@ def taken(free: list[Item], make: Callable[[], Item]) -> Item:
         return make()
 
 
-def n_workers(n_processes: int | None) -> int:
-    """How many workers are meant: None is one a core. Raises ValueError below 1."""
-    if n_processes is None:
+def n_workers(n: int | None, name: str = "n_processes") -> int:
+    """How many workers are meant: None is one a core. Raises ValueError, with the name, below 1."""
+    if n is None:
         return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    if n_processes < 1:
-        raise ValueError(f"n_processes={n_processes} must be at least 1, or None for one a core")
-    return n_processes
+    if n < 1:
+        raise ValueError(f"{name}={n} must be at least 1, or None for one a core")
+    return n
 
 
 def _count_compiled(scanner: int, parts: Iterator[Batch], workers: int) -> Pieces:
@@ -338,7 +338,8 @@ def count_pretokens(
     memory holds the distinct pre-tokens and a few batches, however large the files; with a pattern
     of your own, or None (no cutting), it holds the largest stretch between two special tokens.
     ``n_processes`` workers (None: one a core) are threads for a named pattern, else processes.
-    Their number does not change the counts. Raises ValueError for text that isn't UTF-8.
+    Their number does not change the counts. Raises ValueError for text that isn't UTF-8, a pattern
+    that ``resolve`` refuses, or ``n_processes`` below 1.
     """
     pattern, workers = resolve(pattern), n_workers(n_processes)
     parts = batches(source, tuple(special_tokens), divisible=pattern in SCANNERS)

@@ -1,9 +1,9 @@
 """What chapters share, made on demand: the stories' tokenizer, the pretrained model, the assistant.
 
-Whatever is asked for is made once, with a bar, and kept in the cache folder under a name that
-depends on all that it was made from: another setting, another world or another tokenizer is
-another name, and nothing stale is ever loaded. A run that was interrupted goes on where it stood.
-Two notebooks that ask at once wait for one another. Chapter 5 trains the model and studies it,
+Whatever is asked for is made once, models with a bar, and kept in the cache folder under a name
+that depends on its settings, the world and the tokenizer (not on the code, see ``kept``): another
+of these is another name. A run that was interrupted goes on where it stood. Two notebooks that
+ask at once wait for one another. Chapter 5 trains the model and studies it,
 chapter 7 teaches it to answer.
 """
 
@@ -170,8 +170,7 @@ def recipe(profile: str | None = None) -> Recipe:
     if name == "ci":
         return _recipe(preset("story-1m"), 600, 4, 6_000, 4e-3, compile=runtime.compiles())
     if name == "gpu":
-        size = {"n_layer": 9, "n_head": 8, "n_kv_head": 8, "head_dim": 64, "d_model": 512}
-        large = preset("story-1m", **size, d_ff=2048)
+        large = preset("story-1m", n_layer=9, n_head=8, d_model=512)
         return _recipe(large, 7_600, 128, 2_000_000, 2e-3, compile=True)
     return _recipe(preset("story-2m"), 3_600, 4, 32_000, 4e-3, compile=runtime.compiles())
 
@@ -239,7 +238,7 @@ def _train(recipe: Recipe, words: Tokenizer, folder: Path) -> History:
         return {**test.metrics(model), **names.metrics(model)}
 
     with torch.random.fork_rng():
-        runtime.set_seed(recipe.seed)
+        torch.manual_seed(recipe.seed)
         model = GPT(recipe.model, init=recipe.init).to(runtime.device())
         return train(
             model,
@@ -255,12 +254,13 @@ def _train(recipe: Recipe, words: Tokenizer, folder: Path) -> History:
 def pretrained(of: Recipe | str | None = None) -> Pretrained:
     """The model of the stories, trained by a recipe (or a profile's) unless it is in the cache.
 
-    Raises KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
+    Raises ValueError for an unknown profile, CheckpointError where the cache has lost the weights,
+    KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
     """
     chosen, words = of if isinstance(of, Recipe) else recipe(of), tokenizer()
     folder = kept.folder("pretrained", {"recipe": asdict(chosen), "tokenizer": words.hash})
     history = kept.finished(folder, lambda: _train(chosen, words, folder))
-    last = kept.last(folder / MILESTONES, chosen.train.n_steps)
+    last = kept.last(folder, chosen.train.n_steps, MILESTONES)
     return Pretrained(last.model().float(), words, chosen, history, folder)
 
 
@@ -329,10 +329,10 @@ def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path
     read = instruct.rendered(words, recipe.n_stories, recipe.seed, n_retold=recipe.n_retold)
     whole = [one for one in read if len(one.ids) <= length + 1]
     sizes = recipe.batch_size, length, recipe.seed, False, recipe.context_weight
-    n_first = recipe.train.n_steps // 2
+    n_batches = recipe.train.n_steps * recipe.train.n_accumulate
     rows = Stages(
-        (chat.Conversations(whole, *sizes), n_first),
-        (chat.Conversations(read, *sizes), recipe.train.n_steps - n_first),
+        (chat.Conversations(whole, *sizes), n_batches // 2),
+        (chat.Conversations(read, *sizes), n_batches - n_batches // 2),
     )
     asked = instruct.asked(recipe.n_test_stories, split="validation")
 
@@ -340,22 +340,25 @@ def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path
         report = questions_report(lambda pairs: instruct.answers(model, words, pairs), asked)
         return {kind: share.value for kind, share in report.items()}
 
-    model = chat.grow(base.model, words.vocab_size, recipe.seed).to(runtime.device())
-    return train(
-        model,
-        rows,
-        recipe.train,
-        evaluate=evaluate,
-        folder=folder,
-        resume=True,
-        tokenizer_hash=words.hash,
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = chat.grow(base.model, words.vocab_size, recipe.seed).to(runtime.device())
+        return train(
+            model,
+            rows,
+            recipe.train,
+            evaluate=evaluate,
+            folder=folder,
+            resume=True,
+            tokenizer_hash=words.hash,
+        )
 
 
 def assistant(of: TuningRecipe | str | None = None) -> Assistant:
     """The pretrained model, tuned to answer by a recipe (or a profile's) unless it is in the cache.
 
-    Raises KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
+    Raises ValueError for an unknown profile, CheckpointError where the cache has lost the weights,
+    KeyboardInterrupt where training was interrupted; asked again, it goes on from there.
     """
     chosen = of if isinstance(of, TuningRecipe) else tuning_recipe(of)
     base = pretrained(chosen.base)

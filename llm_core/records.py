@@ -1,7 +1,7 @@
 """The user's own files: conversations to learn from, texts with labels; what is wrong is named.
 
 ``conversations`` reads instructions as Alpaca has them, ShareGPT's turns and lists of messages, as
-one JSON array or one object a line; ``labelled`` reads texts with their classes from csv, tsv and
+one JSON array or one object a line; ``labeled`` reads texts with their classes from csv, tsv and
 jsonl; ``sms`` fetches the SMS Spam Collection. A record that cannot be used is an error with file,
 line and field, or with ``skip_bad`` a message in ``Read.bad``. Chapter 6 reads labels with it,
 chapter 7 conversations.
@@ -59,7 +59,7 @@ class Read(Generic[T]):
     bad: list[str]
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """A text and its class."""
 
     text: str
@@ -95,7 +95,8 @@ def _collected(
             bad.append(f"{error.where} {error.problem}")
     if not items:
         why = f"; of {len(bad)} the first: {bad[0]}" if bad else ""
-        raise RecordError(path, 1, None, f"is missing, the file holds none that can be used{why}")
+        problem = f"is missing, the file holds none that can be used{why}"
+        raise RecordError(path, 1, None, problem, "give a file with at least one good record")
     return Read(items, bad)
 
 
@@ -134,6 +135,8 @@ def _decoded(text: str, start: int) -> tuple[Any, int]:
         return _Malformed(None, f"is not JSON ({error.msg}: column {error.colno})", n_lines), -1
     except RecursionError:
         return _Malformed(None, "is nested too deep; a record is flat"), -1
+    except ValueError:
+        return _Malformed(None, "has a number with more digits than Python reads"), -1
     return _utf8(text[start:end], value), end
 
 
@@ -312,7 +315,7 @@ def _rows(text: str, delimiter: str) -> Iterator[Found]:
         except StopIteration:
             return
         except csv.Error as error:
-            problem = f"is no row ({error}); is a quote left open, or not doubled?"
+            problem = f"is no row ({error}); is a quote open or not doubled? Long texts want jsonl"
             yield line, _Malformed(None, problem)
         else:
             if len(row) > 1 or "".join(row).strip():
@@ -337,7 +340,7 @@ def _named(names: Sequence[str], row: Sequence[str]) -> dict[str, str] | _Malfor
     if n < n_names:
         return _Malformed(names[n], f"is missing; the row has {n} of {n_names} columns")
     if n > n_names:
-        problem = f"has {n} columns, not {n_names}; a text with the delimiter in it takes quotes"
+        problem = f"has {n} columns, not {n_names}; in csv, quote commas; in tsv, use no tab"
         return _Malformed(None, problem)
     return dict(zip(names, row, strict=True))
 
@@ -359,13 +362,13 @@ def _table(
         yield line, row if isinstance(row, _Malformed) else _named(names, row)
 
 
-def labelled(
+def labeled(
     path: StrPath,
     text: str = "text",
     label: str = "label",
     skip_bad: bool = False,
     columns: Sequence[str] | None = None,
-) -> Read[Labelled]:
+) -> Read[Labeled]:
     """Texts and their classes from the columns, or fields, ``text`` and ``label`` of a UTF-8 file.
 
     By its name or else its content, the file is csv (quotes as in Python's ``csv``, strictly), tsv
@@ -377,9 +380,9 @@ def labelled(
     """
     content = _text(path)
 
-    def make(value: Any) -> Labelled:
+    def make(value: Any) -> Labeled:
         record = _object(value)
-        return Labelled(_field(record, text), _label(record, label))
+        return Labeled(_field(record, text), _label(record, label))
 
     is_table = Path(path).suffix.lower() in (".csv", ".tsv")
     if is_table or not content.lstrip().startswith(("{", "[")):
@@ -387,11 +390,11 @@ def labelled(
     return _collected(path, _records(content), make, skip_bad)
 
 
-def sms() -> list[Labelled]:
-    """The SMS Spam Collection: 5,574 messages labelled ham or spam (Almeida et al., 2011).
+def sms() -> list[Labeled]:
+    """The SMS Spam Collection: 5,574 messages labeled ham or spam (Almeida et al., 2011).
 
     Fetched once (200 kB), checked by sha256, then read from the cache folder. Raises OfflineError
     where it is absent and there is no network; the message says what to run where there is one.
     """
     (path,) = catalog.fetch("sms-spam")
-    return [Labelled(text, label) for label, text in catalog.read_sms_labels(path)]
+    return [Labeled(text, label) for label, text in catalog.read_sms_labels(path)]

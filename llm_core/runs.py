@@ -3,8 +3,8 @@
 ``measure`` finds a text by its name or path, ``prepare`` lays the folder out (``tokenizer.json``,
 shards in ``data/``, ``run.json`` last), ``train`` puts its checkpoints beside them, ``load`` gives
 the model back, and ``text_set`` holds it against text that it has not seen. What the reader does
-not ask for follows from the size of the text. ``cli`` is made of these; chapter 5 uses the same on
-a text of the reader's own.
+not ask for follows from the size of the text. ``commands`` is made of these; chapter 5 goes the
+same way by hand, on a text of the reader's own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RECORD, TOKENIZER = "run.json", "tokenizer.json"
 LEAST_BYTES = 1_000  # below that neither words nor a validation set come out
 VALIDATION_SHARE = 10  # one document of ten, but not more than about MOST_VALIDATION
 MOST_VALIDATION = 1_000
-TOKENIZER_BYTES = 100_000_000  # more text changes few merges
+TOKENIZER_CHARS = 100_000_000  # more text changes few merges
 # Of a story of 20 kB the model had learned most after 8 passes (2.9 bits a byte on what it had not
 # seen); after 24 it was worse there (3.6 bits), for it had begun to know the story by heart.
 LEAST_STEPS, PASSES, MOST_TOKENS = 50, 8, 4_000_000
@@ -78,12 +78,24 @@ def _halves(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text that was looked through: ``most`` documents of ``source``, all where that is None."""
+    """A text that was looked through: ``most`` documents of ``source``, all where that is None.
+
+    ``n_bytes`` are those in UTF-8; 0 for stories, which are told and not measured.
+    """
 
     source: str
     most: int | None
     n_documents: int
     n_bytes: int
+
+    @property
+    def n_validation(self) -> int:
+        """Documents kept apart, of several."""
+        return self.n_documents // self._each
+
+    @property
+    def _each(self) -> int:
+        return min(self.n_documents, max(VALIDATION_SHARE, self.n_documents // MOST_VALIDATION))
 
     def documents(self, validation: bool = False) -> Iterator[str]:
         """Documents to train on, or those kept apart: every tenth, or the last tenth of one.
@@ -98,8 +110,7 @@ class Corpus:
         texts = itertools.islice(corpora.documents(self.source), self.most)
         if self.n_documents == 1:
             return (_halves(text)[validation] for text in texts)
-        each = min(self.n_documents, max(VALIDATION_SHARE, self.n_documents // MOST_VALIDATION))
-        return (text for i, text in enumerate(texts, 1) if (i % each == 0) == validation)
+        return (text for i, text in enumerate(texts, 1) if (i % self._each == 0) == validation)
 
 
 def measure(source: str, most: int | None = None) -> Corpus:
@@ -125,11 +136,11 @@ def measure(source: str, most: int | None = None) -> Corpus:
     return Corpus(name, most, n_documents, n_bytes)
 
 
-def _up_to(texts: Iterable[str], n_bytes: int) -> Iterator[str]:
+def _up_to(texts: Iterable[str], n_chars: int) -> Iterator[str]:
     for text in texts:
         yield text
-        n_bytes -= len(text)
-        if n_bytes < 0:
+        n_chars -= len(text)
+        if n_chars < 0:
             return
 
 
@@ -146,8 +157,10 @@ def learn_tokenizer(corpus: Corpus, vocab_size: int | None = None) -> Tokenizer:
     """
     if corpus.source == "stories" and vocab_size is None:
         return recipes.tokenizer()
-    texts = _up_to(corpus.documents(), TOKENIZER_BYTES)
-    return train_bpe(texts, vocab_size or usual_vocab_size(corpus.n_bytes), (END_OF_TEXT,))
+    if vocab_size is None:
+        vocab_size = usual_vocab_size(corpus.n_bytes)
+    texts = _up_to(corpus.documents(), TOKENIZER_CHARS)
+    return train_bpe(texts, vocab_size, (END_OF_TEXT,))
 
 
 # --- with which settings ------------------------------------------------------------------------
@@ -180,7 +193,7 @@ class Run:
             model, train = GPTConfig.from_dict(fields["model"]), fields["train"]
             rows = {name: tuple(v) for name, v in train.items() if isinstance(v, list)}
             return cls(**{**fields, "model": model, "train": TrainConfig(**{**train, **rows})})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not what train wrote ({error}); train anew") from error
 
     def changed(self, typed: Mapping[str, Any]) -> Run:
@@ -271,9 +284,16 @@ def load(folder: StrPath) -> tuple[GPT, Tokenizer]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; {_remedy(folder)}")
     if (folder / "config.json").is_file():
-        return hf.load_pretrained(folder), hf.load_tokenizer(folder)
+        tokenizer = hf.load_tokenizer(folder)
+        if END_OF_TEXT not in tokenizer.special_tokens:
+            raise NotImplementedError(f"{folder}: only vocabularies with {END_OF_TEXT} are read")
+        return hf.load_pretrained(folder), tokenizer
     last = checkpoint.load(folder)
-    tokenizer = Tokenizer.load(last.path.parent / TOKENIZER)
+    homes = (last.path.parent, last.path.parent.parent)  # a milestone lies one folder deeper
+    home = next((one for one in homes if (one / TOKENIZER).is_file()), None)
+    if home is None:
+        raise FileNotFoundError(f"there is no {TOKENIZER} beside {last.path}; {_remedy(folder)}")
+    tokenizer = Tokenizer.load(home / TOKENIZER)
     last.check_tokenizer(tokenizer.hash)
     return last.model().float(), tokenizer
 
@@ -303,7 +323,7 @@ class TextSet:
         return {
             "bits_per_byte": bits_per_byte(paid, self.n_bytes),
             "loss": loss,
-            "perplexity": math.exp(loss),
+            "perplexity": math.exp(loss) if loss < 700 else math.inf,
         }
 
 
@@ -344,4 +364,4 @@ def ids_of(source: str, tokenizer: Tokenizer, most: int = 1 << 18) -> NDArray[np
         if sum(map(len, found)) >= most:
             break
     joined: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *found])[:most]
-    return joined.astype(np.int64)
+    return joined

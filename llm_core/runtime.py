@@ -9,6 +9,7 @@ Importing it loads neither torch nor numpy: building the book from its stored ou
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -123,7 +124,8 @@ def start(seed: int = 0, threads: int = 2) -> Profile:
     The first cell of each chapter calls it. It prints nothing and works without torch. Where
     ``OMP_NUM_THREADS`` asks for fewer threads, it is obeyed: two chapters that run side by side on
     two cores, with two threads each, wait for one another at every operation and take many times
-    as long.
+    as long. The variable is set here too: a later call can lower the count, not raise it. Raises
+    ValueError for a seed, a count or a profile that is refused.
     """
     current = profile()
     most = os.environ.get("OMP_NUM_THREADS", "")
@@ -191,10 +193,8 @@ def dtype(where: torch.device | None = None) -> torch.dtype:
 
 
 def compiles() -> bool:
-    """Whether torch.compile can work here: on a CPU it needs a C++ compiler, $CXX or g++."""
-    if sys.platform == "win32" or sys.version_info >= (3, 15):
-        return False
-    return shutil.which(os.environ.get("CXX") or "g++") is not None
+    """Whether torch.compile can work here: not on Windows, and with $CXX or g++ for a CPU."""
+    return sys.platform != "win32" and shutil.which(os.environ.get("CXX") or "g++") is not None
 
 
 # --- time and memory ----------------------------------------------------------------------------
@@ -303,14 +303,23 @@ def cache_folder(*parts: str) -> Path:
     return folder
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut (Windows has no such call)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+def flush_to_disk(path: Path) -> None:
+    """Make a file's bytes, or a rename in a folder, survive a power cut."""
+    if os.name == "posix":  # Windows has no such call for folders, nor for what is open to read
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's bytes in hexadecimal digits, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -327,7 +336,7 @@ def _atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(path.parent)
+        flush_to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)  # nothing is left to remove once the rename has happened
 
@@ -348,7 +357,8 @@ def atomic_write(
     The bytes go to a hidden file in the same folder, which is flushed to disk and renamed when the
     block ends well. If the block raises, ``path`` keeps what it had and nothing is left behind; a
     process killed inside leaves at most one hidden ``.part`` file. ``mode`` is ``"wb"`` or ``"w"``
-    (UTF-8, line ends as written). Raises FileNotFoundError if the folder does not exist.
+    (UTF-8, line ends as written). Raises FileNotFoundError if the folder does not exist and
+    ValueError for another mode.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"mode={mode!r} must be 'w' for text or 'wb' for bytes")

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_core import runtime
+
 FORMAT = "llm_core token shards"
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-HASH_CHUNK = 1 << 20
 
 Ids = NDArray[np.integer[Any]]
 
@@ -104,15 +105,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not json ({error}); write the data set again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DatasetError(f"{path} describes no data set of ours; point to one by dataset.write")
-    if manifest["dtype"] not in DTYPES:
-        raise DatasetError(
-            f"{path}: dtype {manifest['dtype']!r} must be one of {', '.join(DTYPES)}; "
-            "write the data set again"
-        )
     return manifest
 
 
@@ -126,14 +122,11 @@ def _check_shard(shard: Shard, dtype: np.dtype[Any], verify: bool) -> None:
             f"({shard.n_tokens} ids of {dtype.itemsize} bytes); write the data set again"
         )
     if verify:
-        digest = hashlib.sha256()
-        with shard.path.open("rb") as file:
-            while chunk := file.read(HASH_CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != shard.sha256:
+        found = runtime.sha256(shard.path)
+        if found != shard.sha256:
             raise DatasetError(
-                f"shard {shard.path} was altered: its sha256 is {digest.hexdigest()}, its json "
-                f"says {shard.sha256}; write the data set again"
+                f"shard {shard.path} was altered: its sha256 is {found}, its json says "
+                f"{shard.sha256}; write the data set again"
             )
 
 
@@ -152,7 +145,7 @@ def _map_shard(shard: Shard, dtype: np.dtype[Any], random_access: bool) -> Ids:
 def load(
     path: str | os.PathLike[str], *, verify: bool = False, random_access: bool = False
 ) -> Dataset:
-    """Open the data set that ``write`` left at ``path``.
+    """Open the data set that ``dataset.write`` left at ``path``.
 
     The size of each shard is always checked; ``verify`` reads all of it and checks its sha256 too.
     ``random_access`` tells the system not to read ahead: windows then come faster from a cold disk,
@@ -162,6 +155,22 @@ def load(
     """
     described_in = manifest_path(path)
     manifest = _read_manifest(described_in)
+    try:
+        return _opened(described_in, manifest, verify, random_access)
+    except (KeyError, TypeError, OverflowError) as error:
+        raise DatasetError(
+            f"{described_in} was altered ({error!r}); write the data set again"
+        ) from error
+
+
+def _opened(
+    described_in: Path, manifest: dict[str, Any], verify: bool, random_access: bool
+) -> Dataset:
+    if manifest["dtype"] not in DTYPES:
+        raise DatasetError(
+            f"{described_in}: dtype {manifest['dtype']!r} must be one of {', '.join(DTYPES)}; "
+            "write the data set again"
+        )
     dtype = DTYPES[manifest["dtype"]]
     shards = tuple(
         Shard(described_in.with_name(one["file"]), one["n_tokens"], one["sha256"])

@@ -85,15 +85,20 @@ class Tokenizer:
         ``special_tokens`` may say which id each has. ``pattern`` is a regular expression, a name
         ("gpt2", "cl100k", "o200k") or None: the text is one piece. Raises ValueError if a byte
         or a product of a merge has no id, if an id is neither that nor special, if a merge joins
-        what does not exist yet, or if the pattern is no regular expression.
+        what does not exist yet, or if the pattern is no regular expression. The merges must be such
+        as training makes: tiktoken takes a piece that is a token for that token at once, and joins
+        any two tokens that make a third, whichever pair the merge names.
         """
         self.merges = [(bytes(left), bytes(right)) for left, right in merges]
         self.pattern = resolve(pattern)
-        checked_specials(special_tokens)
+        names = checked_specials(special_tokens)  # once: it may be an iterator
+        special = special_tokens if isinstance(special_tokens, Mapping) else names
         ordinary = ordinary_tokens(self.merges)
-        self._tokens, self.special_tokens = assign_ids(vocab, ordinary, special_tokens)
+        self._tokens, self.special_tokens = assign_ids(vocab, ordinary, special)
         by_id = {i: token for token, i in self._tokens.items()}
         by_id |= {i: utf8(string) for string, i in self.special_tokens.items()}
+        if wrong := [i for i in by_id if not 0 <= i < 2**31]:
+            raise ValueError(f"id {wrong[0]} must be at least 0 and below 2**31; give it another")
         self.vocab = dict(sorted(by_id.items()))
         self.vocab_size = max(self.vocab) + 1
         """One more than the greatest id: the rows that an embedding needs."""
@@ -169,7 +174,8 @@ class Tokenizer:
         What looks like a special token is, by ``allowed_special``: "none", ordinary text; "all",
         that token; "raise", a ValueError that names it; for a set of special tokens, those are
         tokens and the others text. Where several begin, the longest counts. Surrogates, which no
-        UTF-8 has, become what tiktoken makes of them: U+FFFD unless a pair.
+        UTF-8 has, become what tiktoken makes of them: U+FFFD unless a pair. Raises ValueError for
+        an ``allowed_special`` that is none of these or holds what is no special token.
         """
         cut = self._specials_to_cut(allowed_special)
         if not cut:
@@ -185,7 +191,7 @@ class Tokenizer:
     ) -> list[list[int]]:
         """``encode`` of each text, in ``n_threads`` threads (None: one a core)."""
         _ = self._engine  # made once, not by several threads at the same time
-        with ThreadPoolExecutor(n_workers(n_threads)) as executor:
+        with ThreadPoolExecutor(n_workers(n_threads, "n_threads")) as executor:
             return list(executor.map(lambda text: self.encode(text, allowed_special), texts))
 
     def encode_iterable(
@@ -227,7 +233,8 @@ class Tokenizer:
 
         A document is a str or the path of a UTF-8 file; special tokens in it are text. Lazy: with
         a named pattern memory doesn't grow with the text. ``n_processes`` threads (None: one a
-        core) don't change the ids.
+        core) don't change the ids. Raises ValueError for an ``end_id`` that is no id and for text
+        that is not UTF-8.
         """
         for _, ids in self._encode_batches(documents, n_processes, end_id):
             yield ids
@@ -287,7 +294,7 @@ class Tokenizer:
             ) from error
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids. Bytes that are not UTF-8, as of half a character, become U+FFFD."""
+        """The text of ids, refused as by ``decode_bytes``; what is not UTF-8 becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:

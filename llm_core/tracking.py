@@ -11,12 +11,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import regex
+from numpy.typing import NDArray
 
 from llm_core import stories
 from llm_core.evaluate import token_losses
 from llm_core.model import GPT
 from llm_core.stories import lexicon
+from llm_core.stories.tokens import Pretokens
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer
 
 SETTLED = 0.01  # nats: what a name costs a perfect reader at most, to be called settled
@@ -31,9 +32,9 @@ def settled_names(text: str, tokenizer: Tokenizer, most: int | None = None) -> l
     """
     _, paid = stories.true_token_loss(text, tokenizer, most=most)
     names = {str(name) for name in lexicon.NAMES.items}
-    found, start = [], 0
-    for word in regex.findall(tokenizer.pattern, text):
-        end = start + len(tokenizer.encode(word))
+    pretokens, found, start = Pretokens(tokenizer), [], 0
+    for word in pretokens.split(text):
+        end = start + len(pretokens.ids(word))
         if end > len(paid):
             break
         if word.strip() in names and paid[start:end].sum() < SETTLED:
@@ -52,7 +53,7 @@ class NameSet:
     ids: tuple[tuple[int, ...], ...]
     places: tuple[tuple[Place, ...], ...]
 
-    def losses(self, model: GPT) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def losses(self, model: GPT) -> NDArray[np.float64]:
         """What the model pays for each settled name, in nats, in their order: (n,)."""
         paid = zip(token_losses(model, self.ids), self.places, strict=True)
         return np.array([row[start:end].sum() for row, spans in paid for start, end in spans])
@@ -71,12 +72,10 @@ class NameSet:
         }
 
 
-def name_set(
-    tokenizer: Tokenizer, n: int, context_length: int, split: str = "validation", seed: int = 0
-) -> NameSet:
-    """The settled names of ``n`` stories of a split, each cut to the context."""
+def name_set(tokenizer: Tokenizer, n: int, context_length: int) -> NameSet:
+    """The settled names of the first ``n`` validation stories, each cut to the context."""
     end, rows, places = tokenizer.special_tokens[END_OF_TEXT], [], []
-    for story in stories.stories(n, seed, split):
+    for story in stories.stories(n, split="validation"):
         rows.append((end, *tokenizer.encode(story.text)[:context_length]))
         places.append(tuple(settled_names(story.text, tokenizer, context_length)))
     return NameSet(tuple(rows), tuple(places))

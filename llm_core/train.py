@@ -308,13 +308,14 @@ def _evaluate(run: _Run, display: _Display, evaluate: Evaluate | None) -> None:
     """Evaluate in evaluation mode, leaving no trace in the random state that training draws on."""
     if evaluate is None:
         return
-    state, training = torch.get_rng_state(), run.model.training
+    training = run.model.training
+    devices = [run.device] if run.device.type == "cuda" else []
     run.model.eval()
-    with torch.compiler.set_stance("force_eager" if run.config.compile else "default"):
+    stance = torch.compiler.set_stance("force_eager" if run.config.compile else "default")
+    with torch.random.fork_rng(devices), stance:
         # Evaluation has other lengths, and each would be compiled.
         metrics = {name: float(value) for name, value in evaluate(run.model).items()}
     run.model.train(training)
-    torch.set_rng_state(state)
     run.history.evaluations.append((run.history.n_steps, metrics))
     display.evaluate(metrics)
 
@@ -341,7 +342,7 @@ def _loop(run: _Run, keeper: _Keeper, display: _Display, evaluate: Evaluate | No
                 keeper.save()
         if noted and history.n_steps < config.n_steps:
             history.stopped = noted[0]
-        elif history.evaluations[-1:] == [] or history.evaluations[-1][0] < history.n_steps:
+        elif not history.evaluations or history.evaluations[-1][0] < history.n_steps:
             _evaluate(run, display, evaluate)
         keeper.save()
 
@@ -366,13 +367,16 @@ def train(
     that accumulating equals one large batch.
     ``evaluate(model)`` returns metrics; it runs in evaluation mode and cannot disturb the run. With
     a ``folder`` checkpoints are written there, and with ``resume`` the run goes on from the latest,
-    to the bit as if it had not stopped (on a CPU). ``log_dir`` writes for TensorBoard. Ctrl-C and
+    to the bit as if it had not stopped (on a CPU); where there is none it begins anew, and
+    milestones that an earlier one left are deleted. ``log_dir`` writes for TensorBoard. Ctrl-C and
     SIGTERM end the run after the step, with a checkpoint, and ``History.stopped`` says so. The
     model is left in evaluation mode, in the dtype it was trained in. Precision ``auto`` is float32
     where some parameters are frozen: they have no exact copy to come back to.
 
     Raises DivergedError where loss or gradient is no number: the weights are then those before the
-    step; CheckpointError for a folder that holds another run; ValueError from a bad config.
+    step; CheckpointError for a folder that holds another run; ValueError for betas or a weight
+    decay out of range, and from ``loss_fn``; ModuleNotFoundError for a ``log_dir`` without
+    TensorBoard.
     """
     runtime.reuse_memory()
     run = _Run(model, batches, config, loss_fn)
@@ -388,4 +392,7 @@ def train(
     finally:
         display.close()
         model.eval()
+        if config.compile:
+            for block in model.blocks:  # compiled for the lengths of training alone
+                block._compiled_call_impl = None
     return run.history

@@ -7,7 +7,7 @@ Chapter 5 derives each setting.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from llm_core.optim import cosine_lr, stable_decay_lr
 
@@ -15,9 +15,9 @@ Metrics = dict[str, float]
 Schedule = Literal["cosine", "stable_decay"]
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["auto", "float32", "bfloat16"]
-SCHEDULES: tuple[Schedule, ...] = ("cosine", "stable_decay")
-OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "muon")
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,9 @@ class TrainConfig:
     ``muon`` moves the matrices in blocks by ``muon.Muon``, the rest by ``AdamW``. ``precision``
     ``bfloat16`` has the weights in bfloat16 and exact float32 masters in the optimizer; ``auto``
     takes it where ``runtime.dtype`` finds that it pays and nothing is frozen. ``compile`` compiles
-    each block. Every
-    ``evaluate_every`` and ``save_every`` steps (0: never), and always at the end, the run is
-    evaluated and saved; ``evaluate_at`` adds single steps; the last ``keep`` checkpoints stay, and
-    the weights at the steps ``milestones`` for good, in a folder of that name.
+    each block. Every ``evaluate_every`` and ``save_every`` steps (0: never), and always at the end,
+    the run is evaluated and saved; ``evaluate_at`` adds single steps; the last ``keep`` checkpoints
+    stay, and the weights at the steps ``milestones`` for good, in a folder of that name.
     Raises ValueError for values that cannot work.
     """
 

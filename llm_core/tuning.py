@@ -32,7 +32,7 @@ from llm_core.commands import COMMAND
 from llm_core.evaluate import Share
 from llm_core.loss import IGNORE
 from llm_core.model import GPT
-from llm_core.records import Conversation, Labelled, Read
+from llm_core.records import Conversation, Labeled, Read
 from llm_core.tokenizer import Tokenizer
 from llm_core.trainconfig import Precision, TrainConfig
 
@@ -41,7 +41,7 @@ BATCH_SIZE = 8  # rows of packed conversations, or texts
 MAX_LR, LORA_LR = 5e-4, 2e-3
 KEPT_APART = 10  # one conversation of ten, at most MOST_KEPT
 MOST_KEPT, LOOP_KEPT = 500, 50  # the second while training
-TEST_SHARE = 5  # one labelled text of five
+TEST_SHARE = 5  # one labeled text of five
 MOST_NAMED = 3  # bad records that are printed
 MOST_LABELS, MOST_WIDTH = 12, 12  # of a confusion matrix that is printed: labels, their letters
 LINES_AT_ONCE = 64
@@ -68,7 +68,7 @@ def usual_tuning(n_steps: int, max_lr: float = MAX_LR) -> TrainConfig:
 def planned(n_steps: int, typed: Mapping[str, Any]) -> TrainConfig:
     """The usual settings for ``n_steps``, or for as many as were typed, changed by what was typed.
 
-    Raises ValueError for settings that cannot work.
+    ``typed`` has at least ``lora``, the rank. Raises ValueError for settings that cannot work.
     """
     max_lr = typed.get("max_lr", LORA_LR if typed["lora"] else MAX_LR)
     usual = usual_tuning(typed.get("n_steps", n_steps), max_lr)
@@ -113,7 +113,7 @@ def split(conversations: Sequence[Conversation]) -> tuple[list[Conversation], li
         by_text.setdefault(repr(one), []).append(one)
     if len(by_text) < 2:
         raise ValueError("one conversation is too few to learn and to test; give at least 2")
-    each = max(KEPT_APART, len(by_text) // MOST_KEPT)
+    each = max(KEPT_APART, math.ceil(len(by_text) / MOST_KEPT))
     parts: tuple[list[Conversation], list[Conversation]] = ([], [])
     for number, same in enumerate(by_text.values()):
         parts[number % each == min(each, len(by_text)) - 1].extend(same)
@@ -133,15 +133,15 @@ def answer_loss(model: GPT, rendered: Sequence[Rendered]) -> float:
     return paid / counted
 
 
-def _prepared(model: GPT, tokenizer: Tokenizer) -> tuple[GPT, Tokenizer]:
+def _prepared(model: GPT, tokenizer: Tokenizer, seed: int) -> tuple[GPT, Tokenizer]:
     """With control tokens, which a model of text gets as new rows."""
     if not chat.is_chat_tokenizer(tokenizer):
         tokenizer = chat.chat_tokenizer(tokenizer)
-    return chat.grow(model, max(tokenizer.vocab_size, model.config.vocab_size)), tokenizer
+    return chat.grow(model, max(tokenizer.vocab_size, model.config.vocab_size), seed), tokenizer
 
 
 def _attach(model: GPT, rank: int) -> None:
-    """LoRA beside the matrices; the control tokens' rows are new and learn as they are."""
+    """LoRA beside the matrices; the tables, where control tokens have new rows, learn whole."""
     names = {name.split(".")[0] for name, _ in model.named_parameters()}
     lora.attach(model, rank, 2.0 * rank, train=sorted(names & {"token_embedding", "head"}))
 
@@ -183,7 +183,7 @@ def tune(chosen: argparse.Namespace) -> int:
     _say_bad(read)
     learned, kept = split(read.items)
     print(f"conversations: {len(read.items):,}, {len(kept):,} of them for validation")
-    model, tokenizer = _prepared(*runs.load(chosen.run_folder))
+    model, tokenizer = _prepared(*runs.load(chosen.run_folder), typed.get("seed", 0))
     rows, test = ([chat.render(one, tokenizer) for one in part] for part in (learned, kept))
     length, batch_size = model.config.context_length, typed.get("batch_size", BATCH_SIZE)
     if n_cut := sum(len(one.ids) > length + 1 for one in (*rows, *test)):
@@ -264,23 +264,23 @@ def usual_learning() -> Learning:
     return Learning(**{name: getattr(usual, name) for name in names})
 
 
-def once(examples: Sequence[Labelled]) -> list[Labelled]:
+def once(examples: Sequence[Labeled]) -> list[Labeled]:
     """The examples without those whose text, but for case and blanks, came before.
 
     What stands twice would be learned from and tested on.
     """
-    found: dict[str, Labelled] = {}
+    found: dict[str, Labeled] = {}
     for one in examples:
         found.setdefault(" ".join(one.text.casefold().split()), one)
     return list(found.values())
 
 
-def halves(examples: Sequence[Labelled], seed: int) -> tuple[list[Labelled], list[Labelled]]:
+def halves(examples: Sequence[Labeled], seed: int) -> tuple[list[Labeled], list[Labeled]]:
     """Examples to learn from and a fifth of each label to test on, at least 1 of either.
 
     Raises ValueError for fewer than 2 labels and for a label that occurs once.
     """
-    by_label: dict[str, list[Labelled]] = defaultdict(list)
+    by_label: dict[str, list[Labeled]] = defaultdict(list)
     for one in examples:
         by_label[one.label].append(one)
     rare = [label for label, those in by_label.items() if len(those) < 2]
@@ -290,8 +290,8 @@ def halves(examples: Sequence[Labelled], seed: int) -> tuple[list[Labelled], lis
             f"{found}; give at least 2 labels with 2 different texts each, and say by --label "
             "which column holds them"
         )
-    train: list[Labelled] = []
-    test: list[Labelled] = []
+    train: list[Labeled] = []
+    test: list[Labeled] = []
     for label in sorted(by_label):
         those = by_label[label]
         random.Random(f"{seed} {label}").shuffle(those)
@@ -325,13 +325,13 @@ def _body(chosen: argparse.Namespace) -> tuple[GPT, Tokenizer]:
 
 
 def _learned(
-    chosen: argparse.Namespace, train: Sequence[Labelled], labels: Sequence[str]
+    chosen: argparse.Namespace, train: Sequence[Labeled], labels: Sequence[str]
 ) -> tuple[Classifier, Tokenizer]:
     """A classifier that was trained on the examples. Raises KeyboardInterrupt where stopped."""
-    typed, (body, tokenizer) = vars(chosen), _body(chosen)
+    typed = vars(chosen)
     seed, batch_size = typed.get("seed", 0), typed.get("batch_size", BATCH_SIZE)
     n_steps = max(LEAST_STEPS, math.ceil(PASSES * len(train) / batch_size))
-    config = planned(n_steps, typed)
+    config, (body, tokenizer) = planned(n_steps, typed), _body(chosen)
     runtime.set_seed(seed)
     classifier = Classifier(body.to(runtime.device()), labels)
     if chosen.lora:
@@ -348,11 +348,11 @@ def _learned(
 
 
 def _learn(chosen: argparse.Namespace) -> int:
-    """From a labelled file to a classifier that was tested."""
+    """From a labeled file to a classifier that was tested."""
     folder = _folder(chosen.out, chosen.file)
     if checkpoint.steps(folder):
         raise ValueError(f"{folder} holds a model already; choose another folder with --out")
-    read = records.labelled(chosen.file, chosen.text, chosen.label, chosen.skip_bad, chosen.columns)
+    read = records.labeled(chosen.file, chosen.text, chosen.label, chosen.skip_bad, chosen.columns)
     _say_bad(read)
     examples = once(read.items)
     if n_again := len(read.items) - len(examples):

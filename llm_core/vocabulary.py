@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -53,13 +54,14 @@ def byte_of_character() -> dict[str, int]:
     return {character: byte for byte, character in enumerate(character_of_byte())}
 
 
-def unreadable(token: str) -> bytes:
-    """The bytes that ``readable`` was given. Raises ValueError for other characters."""
+def unreadable(token: str, path: Path) -> bytes:
+    """The bytes that ``readable`` was given. Raises ValueError, naming the file, for others."""
     try:
         return bytes(map(byte_of_character().__getitem__, token))
     except KeyError as error:
         raise ValueError(
-            f"token {token!r}: {error.args[0]!r} stands for no byte in GPT-2's alphabet"
+            f"{path}: token {token!r}: {error.args[0]!r} stands for no byte in GPT-2's alphabet; "
+            "get or save it again"
         ) from error
 
 
@@ -92,13 +94,14 @@ def checked_specials(special_tokens: Iterable[str]) -> list[str]:
     """Special tokens as a list. Raises ValueError for an empty, a repeated or a bare string."""
     if isinstance(special_tokens, str):
         raise ValueError(f"special_tokens={special_tokens!r} is one str; put it in a list")
-    strings = list(special_tokens)
-    for k, string in enumerate(strings):
-        if not isinstance(string, str) or not string or string in strings[:k]:
+    strings: dict[str, None] = {}
+    for string in special_tokens:
+        if not isinstance(string, str) or not string or string in strings:
             raise ValueError(
                 f"special token {string!r} is empty, given twice or no str; leave it out"
             )
-    return strings
+        strings[string] = None
+    return list(strings)
 
 
 def assign_ids(
@@ -121,6 +124,7 @@ def assign_ids(
         )
     ordinary_ids = {token: ids_of[token].pop() for token in ordinary}
     special_ids: dict[str, int] = {}
+    taken: set[int] = set()
     following = max(vocab) + 1
     for string in special:
         spare = ids_of.get(utf8(string), [])
@@ -129,7 +133,7 @@ def assign_ids(
             wanted = spare[-1] if spare else following
         if wanted in spare:
             spare.remove(wanted)
-        elif wanted in special_ids.values():
+        elif wanted in taken:
             raise ValueError(f"special token {string!r} has id {wanted}, which another has")
         elif wanted in vocab:
             raise ValueError(
@@ -137,6 +141,7 @@ def assign_ids(
             )
         following = max(following, wanted + 1)
         special_ids[string] = wanted
+        taken.add(wanted)
     if left_over := sorted(i for ids in ids_of.values() for i in ids):
         raise ValueError(
             f"id {left_over[0]} is {vocab[left_over[0]]!r}: no byte, no product of a merge, no "
@@ -197,7 +202,7 @@ def parse_merges(lines: Sequence[str], path: Path) -> list[tuple[bytes, bytes]]:
             raise ValueError(
                 f"{path}: merge {number} is {lines[number]!r}, not two tokens; get it again"
             )
-    return [(unreadable(left), unreadable(right)) for left, right in pairs]
+    return [(unreadable(left, path), unreadable(right, path)) for left, right in pairs]
 
 
 def loads(path: Path) -> Content:
@@ -219,7 +224,7 @@ def loads(path: Path) -> Content:
     for field, fit in fits.items():
         if not fit:
             raise ValueError(f"{path}: field {field!r} is missing or malformed; save it again")
-    tokens = {unreadable(token): i for token, i in data["vocab"].items()}
+    tokens = {unreadable(token, path): i for token, i in data["vocab"].items()}
     content = Content(tokens, parse_merges(data["merges"], path), data["special_tokens"], pattern)
     if content_hash(content) != data.get("sha256"):
         raise ValueError(
@@ -246,7 +251,8 @@ def gpt2_vocab(
     ordinary = {readable(token) for token in ordinary_tokens(merges)}
     special = [token for token in entries if token not in ordinary]
     vocab = {
-        i: unreadable(token) if token in ordinary else utf8(token) for token, i in entries.items()
+        i: unreadable(token, vocab_json) if token in ordinary else utf8(token)
+        for token, i in entries.items()
     }
     if len(vocab) < len(entries):
         raise ValueError(f"{vocab_json} gives one id to two tokens; get it again")
@@ -265,7 +271,10 @@ def as_tiktoken(
             special_tokens=special_tokens,
         )
     except ValueError as error:
-        raise ValueError(f"tiktoken does not take the pattern {pattern!r}: {error}") from error
+        raise ValueError(
+            f"tiktoken does not take the pattern {pattern!r}: {error}; write it in the syntax of "
+            "Rust's fancy-regex"
+        ) from error
 
 
 def hugging_face_vocab(content: Content) -> dict[str, int]:
@@ -293,7 +302,7 @@ def hugging_face(content: Content) -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
     byte_level["trim_offsets"] = True
     # its regex engine reads {1,3}+ as (...{1,3})+, the others as {1,3} that gives nothing back
-    pattern = {"Regex": covering(content.pattern).replace("{1,3}+", "{1,3}")}
+    pattern = {"Regex": re.sub(r"(\{\d+(?:,\d*)?\})\+", r"\1", covering(content.pattern))}
     split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     as_it_stands = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {

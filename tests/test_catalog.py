@@ -213,3 +213,20 @@ def test_parquet_gives_its_text_column_or_names_what_to_install(tmp_path):
     table = pyarrow.table({"id": [1, 2], "text": ["One.", "Two."]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert list(catalog.read_parquet(tmp_path / "a.parquet")) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("separator", ["|", "<end>"])
+def test_pieces_are_those_of_split_wherever_the_chunks_end(monkeypatch, tmp_path, separator):
+    text = separator.join(["", "a" * 9, "<en", "b", "d>", "c" * 30, "<end"])
+    path = tmp_path / "text.txt"
+    path.write_text(text)
+    wanted = [piece.strip() for piece in text.split(separator) if piece.strip()]
+    for size in range(1, 12):
+        monkeypatch.setattr(catalog, "CHUNK_CHARS", size)
+        assert list(catalog.read_text(path, separator)) == wanted
+
+
+@pytest.mark.parametrize("name", ["stories", "docs", "file:x.txt"])
+def test_what_needs_no_fetching_says_so(capsys, name):
+    assert corpora.main(["fetch", name]) == 1
+    assert f"{name} needs no fetching" in capsys.readouterr().err

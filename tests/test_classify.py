@@ -562,3 +562,12 @@ def test_an_adapter_of_a_classifier_keeps_its_head(tmp_path):
     assert np.array_equal(
         probabilities(other, WORDS, texts), probabilities(classifier, WORDS, texts)
     )
+
+
+def test_an_interrupted_fit_says_so(monkeypatch):
+    class Stopped:
+        stopped = "SIGINT"
+
+    monkeypatch.setattr(classify, "train", lambda *given, **more: Stopped())
+    with pytest.raises(KeyboardInterrupt):
+        fit(body_of(), marked(20, 0), LABELS, WORDS, 3, progress=False)

@@ -31,7 +31,7 @@ from llm_core import (
 from llm_core.config import GPTConfig
 from llm_core.evaluate import Share, token_losses
 from llm_core.model import GPT
-from llm_core.records import Labelled
+from llm_core.records import Labeled
 from llm_core.tokenizer import END_OF_TEXT, Tokenizer, train_bpe
 from llm_core.trainconfig import TrainConfig
 
@@ -274,7 +274,7 @@ def test_the_real_pairs_tune_a_model_in_a_few_steps(base, tmp_path, monkeypatch,
 
 FLOWERS, TOOLS = "rose tulip lily daisy".split(), "saw file drill hammer".split()
 TEXTS = [
-    Labelled(f"{end} a {word} {i}", label)
+    Labeled(f"{end} a {word} {i}", label)
     for label, words in (("flower", FLOWERS), ("tool", TOOLS))
     for i, end in enumerate(["see", "take", "I have", "look,", "give me"])
     for word in words
@@ -309,7 +309,7 @@ def test_one_command_learns_labels_and_tests_what_it_learned(sorter):
     assert classify.load(folder)[0].labels == ("flower", "tool")
 
 
-def test_lines_are_labelled_with_their_probabilities(sorter, monkeypatch, capsys):
+def test_lines_are_labeled_with_their_probabilities(sorter, monkeypatch, capsys):
     lines = ["I see a rose 9", "", "a drill 9", "a lily\tand a tulip"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\r\n"))
     run("classify", "--model", sorter[0])
@@ -356,7 +356,7 @@ def test_without_a_model_the_one_of_the_stories_is_tuned(table, tmp_path, monkey
 
 
 def test_a_fifth_of_each_label_is_kept_apart_and_the_seed_decides_which():
-    examples = [Labelled(str(i), "abc"[i % 3 % (1 + i % 2 * 2)]) for i in range(90)]
+    examples = [Labeled(str(i), "abc"[i % 3 % (1 + i % 2 * 2)]) for i in range(90)]
     train, test = tuning.halves(examples, seed=1)
     assert sorted((*train, *test)) == sorted(examples)
     for label in "abc":
@@ -366,7 +366,7 @@ def test_a_fifth_of_each_label_is_kept_apart_and_the_seed_decides_which():
 
 
 def test_a_text_counts_once_whatever_its_case_and_blanks():
-    twice = [Labelled("Win  NOW", "spam"), Labelled("win now\n", "ham"), Labelled("Hi", "ham")]
+    twice = [Labeled("Win  NOW", "spam"), Labeled("win now\n", "ham"), Labeled("Hi", "ham")]
     assert tuning.once(twice) == [twice[0], twice[2]]
 
 

@@ -99,3 +99,14 @@ def test_presets_can_be_changed_and_an_unknown_one_is_named():
     assert preset("gpt2-124m", context_length=256).context_length == 256
     with pytest.raises(ValueError, match="no preset 'gpt5'; choose one of story-1m"):
         preset("gpt5")
+
+
+def test_a_head_that_is_not_the_usual_one_is_kept():
+    config = GPTConfig(10, 10, 1, 3, 100, head_dim=33)
+    assert config.changed(dropout=0.1).head_dim == 33
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "d_model", "n_layer"])
+def test_no_size_is_infinite(name):
+    with pytest.raises(ValueError, match=f"{name}=inf must be a number"):
+        GPTConfig.from_dict(preset("story-1m").to_dict() | {name: float("inf")})

@@ -84,7 +84,6 @@ def test_the_description_counts_what_the_documents_are(name):
     assert (row.source, row.version, row.license) == ("pooch", "1.9.0", "BSD-3-Clause")
     assert row.documents == len(texts)
     assert row.bytes == sum(len(text.encode()) for text in texts)
-    assert row.skipped_files == 0
 
 
 # --- the reader's own files ---------------------------------------------------------------------
@@ -198,3 +197,15 @@ def test_the_command_line_reports_an_error_in_one_line_and_fails():
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "python -m llm_core.corpora fetch the-verdict" in done.stderr
+
+
+def test_bad_lines_of_json_name_the_file(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"text": "\xff"}')
+    with pytest.raises(ValueError, match=r"x\.jsonl is not UTF-8"):
+        list(corpora.read_jsonl(path))
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"x\.jsonl, line 1: "):
+        list(corpora.read_jsonl(path))
+    path.write_text('{"text": ""}\n{"text": "a"}\n')
+    assert list(corpora.read_jsonl(path)) == ["a"]

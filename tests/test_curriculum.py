@@ -144,3 +144,8 @@ def test_weights_that_cannot_be_are_named(path, wrong):
 def test_a_target_without_a_weight_is_named(path):
     with pytest.raises(ValueError, match="has no weight, of which there are 3"):
         next(WeightedBatches(rows(path), torch.ones(3), 1))
+
+
+def test_weights_for_no_batch_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="n_weighted=0 must be at least 1"):
+        WeightedBatches(iter(()), torch.ones(4), 0)

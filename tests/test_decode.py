@@ -1,6 +1,7 @@
 """The fused step: equal to the model for every architecture, batch, thread count and dtype."""
 
 import copy
+import dataclasses
 import multiprocessing
 import os
 import threading
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from llm_core import decode
 from llm_core.attention import KVCache
 from llm_core.config import GPTConfig, Norm, Rope, RopeScaling
 from llm_core.decode import Decoder, can_decode, copied
@@ -266,7 +268,35 @@ def test_positions_end_and_caches_must_fit():
         decoder.step(torch.tensor([3]))
     with pytest.raises(ValueError, match="the cache holds 1 rows of up to 40"):
         decoder.start(KVCache(BASE, 1))
-    with pytest.raises(ValueError, match="the cache holds 3 rows of up to 2 positions"):
+    with pytest.raises(ValueError, match=r"the cache has the shape \(3, 3, 4, 2, 8\), the decoder"):
         decoder.start(KVCache(BASE, 3, 2))
+    other = dataclasses.replace(BASE, n_kv_head=BASE.n_head // 2)
+    with pytest.raises(ValueError, match="make it for the same model"):
+        decoder.start(KVCache(other, 1, 2))
+    empty = KVCache(BASE, 1, 2)
+    empty.padding = torch.tensor([1])
+    with pytest.raises(ValueError, match="padding alone; read the prompts into it first"):
+        decoder.start(empty)
     with pytest.raises(ValueError, match="max_length=41 exceeds context_length=40"):
         Decoder(model_of(BASE), max_length=41)
+
+
+def test_a_step_that_is_interrupted_leaves_nobody_waiting(monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    decoder, sound = Decoder(model_of(BASE)), Decoder(model_of(BASE))
+    decoder.n_threads = 3
+    wanted = sound.step(torch.tensor([3])).clone()
+    own = decode.step
+
+    def interrupt_the_caller(*given):
+        return interrupted() if given[-3] == 0 else own(*given)
+
+    monkeypatch.setattr(decode, "step", interrupt_the_caller)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.step(torch.tensor([3]))
+    monkeypatch.setattr(decode, "step", own)
+    again = Decoder(model_of(BASE))
+    again.n_threads = 3
+    assert torch.equal(again.step(torch.tensor([3])), wanted)

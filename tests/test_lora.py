@@ -436,3 +436,10 @@ def test_a_model_without_parts_has_nothing_to_merge_or_save(tmp_path):
         with pytest.raises(ValueError, match=r"put some there first with lora\.attach"):
             act(model_of())
     assert not list(tmp_path.iterdir())
+
+
+def test_each_target_must_fit_something():
+    model = GPT(GPTConfig(11, 8, n_layer=1, n_head=2, d_model=8))
+    with pytest.raises(ValueError, match=r"'atention\.qkv' fits no linear layer"):
+        lora.attach(model, targets=("mlp.up", "atention.qkv"))
+    assert lora.attached(model) == []

@@ -254,3 +254,15 @@ def test_bfloat16_stays_near_float32(config):
     logits = model.bfloat16()(ids)
     assert logits.dtype == torch.bfloat16
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_initialize_draws_norms_anew_too():
+    model = GPT(GPTConfig(11, 8, n_layer=1, n_head=2, d_model=8))
+    fresh = {name: p.clone() for name, p in model.named_parameters() if "norm" in name}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7)
+    initialize(model)
+    found = dict(model.named_parameters())
+    assert fresh and all(torch.equal(found[name], value) for name, value in fresh.items())
+    assert not any((parameter == 7).any() for parameter in model.parameters())

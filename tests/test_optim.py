@@ -499,3 +499,15 @@ def test_a_schedule_out_of_order_is_named(schedule, wrong, words):
 def test_a_warm_up_and_a_decay_that_overlap_are_named():
     with pytest.raises(ValueError, match="warmup_steps=30 and decay_steps=30 exceed n_steps=50"):
         stable_decay_lr(1, 1.0, 0.1, 30, 30, 50)
+
+
+def test_a_warm_up_longer_than_the_cosine_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps=100 exceeds cosine_steps=60"):
+        cosine_lr(5, 1.0, 0.1, 100, 60)
+
+
+def test_a_parameter_that_does_not_lie_in_one_piece_is_refused():
+    parameter = nn.Parameter(torch.zeros(3, 2).T)
+    parameter.grad = torch.ones_like(parameter)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) is not contiguous"):
+        AdamW([parameter]).step()

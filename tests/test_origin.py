@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from llm_core import docstrings, origin
-from llm_core.records import Labelled
+from llm_core.records import Labeled
 
 # Names as a reader would list them, found without the expression that masks them.
 OWN_NAMES = {
@@ -47,7 +47,7 @@ def test_classes_are_balanced_and_take_turns():
     train, test = origin.docs(40, n_test=20)
     for examples, n in ((train, 40), (test, 20)):
         assert [one.label for one in examples] == ["numpy", "matplotlib", "torch"] * n
-        assert all(isinstance(one, Labelled) for one in examples)
+        assert all(isinstance(one, Labeled) for one in examples)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -86,7 +86,7 @@ def test_only_names_are_masked():
 def test_masked_or_not_the_split_is_the_same():
     masked, plain = origin.docs(50), origin.docs(50, masked=False)
     for ours, theirs in zip(masked, plain, strict=True):
-        assert ours == [Labelled(origin.mask(one.text), one.label) for one in theirs]
+        assert ours == [Labeled(origin.mask(one.text), one.label) for one in theirs]
         assert ours != theirs
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_core import catalog, chat, download, records
-from llm_core.records import Labelled, RecordError
+from llm_core.records import Labeled, RecordError
 from llm_core.tokenizer import Tokenizer
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "instruction-data.json"
@@ -322,7 +322,7 @@ def test_where_nothing_is_left_the_first_reason_is_told(write):
     assert f"of 3 the first: {path}:1: record has the fields none" in str(error)
 
 
-@pytest.mark.parametrize("read", [records.conversations, records.labelled])
+@pytest.mark.parametrize("read", [records.conversations, records.labeled])
 def test_a_file_that_is_not_there_is_named(read, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.json; give a \.json"):
         read(tmp_path / "none.json")
@@ -331,7 +331,7 @@ def test_a_file_that_is_not_there_is_named(read, tmp_path):
 # --- texts with labels --------------------------------------------------------------------------
 
 
-GOOD = [Labelled("Win £100, now", "spam"), Labelled('Say "hi"\nto Ann', "ham")]
+GOOD = [Labeled("Win £100, now", "spam"), Labeled('Say "hi"\nto Ann', "ham")]
 
 
 def as_csv(rows, **options):
@@ -357,7 +357,7 @@ def test_csv_reads_as_pythons_csv_does(rows, ends, tmp_path_factory):
             for row in csv.DictReader(file)
             if row["text"].strip()
         ]
-    read = records.labelled(path, skip_bad=True)
+    read = records.labeled(path, skip_bad=True)
     assert [(one.text, one.label) for one in read.items] == expected
     assert len(read.items) + len(read.bad) == 1 + len(rows)
 
@@ -373,38 +373,43 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_kind_of_file_gives_the_same_labels(name, write):
-    assert records.labelled(write(name, TABLES[name])).items == GOOD
+    assert records.labeled(write(name, TABLES[name])).items == GOOD
 
 
 def test_a_tsv_takes_quotes_as_they_stand(write):
     """The SMS collection begins messages with quotes that never close."""
     path = write("SMSSpamCollection", 'ham\t"Hello, I said\nspam\tWin "£100"\n')
-    read = records.labelled(path, columns=("label", "text"))
-    assert read.items == [Labelled('"Hello, I said', "ham"), Labelled('Win "£100"', "spam")]
+    read = records.labeled(path, columns=("label", "text"))
+    assert read.items == [Labeled('"Hello, I said', "ham"), Labeled('Win "£100"', "spam")]
     path = write("a.tsv", 'text\tlabel\n"Hello\tham\n')
-    assert records.labelled(path).items == [Labelled('"Hello', "ham")]
+    assert records.labeled(path).items == [Labeled('"Hello', "ham")]
 
 
 def test_columns_are_found_by_the_names_that_are_given(write):
     path = write("a.csv", "id, review ,stars\n1,Good,5\n2,Bad,1\n")
-    read = records.labelled(path, text="review", label="stars")
-    assert read.items == [Labelled("Good", "5"), Labelled("Bad", "1")]
+    read = records.labeled(path, text="review", label="stars")
+    assert read.items == [Labeled("Good", "5"), Labeled("Bad", "1")]
     path = write("a.csv", "1,Good,5\n2,Bad,1\n")
     columns = ("id", "review", "stars")
-    assert records.labelled(path, "review", "stars", columns=columns) == read
+    assert records.labeled(path, "review", "stars", columns=columns) == read
 
 
 @pytest.mark.parametrize(("value", "label"), [(1, "1"), (True, "true"), (" a ", "a")])
 def test_a_label_in_json_may_be_a_whole_number_or_a_truth_value(value, label, write):
     path = write("a.jsonl", json.dumps({"text": "x", "label": value}))
-    assert records.labelled(path).items == [Labelled("x", label)]
+    assert records.labeled(path).items == [Labeled("x", label)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "line", "message"),
     [
         ("a.csv", "text,label\nx,y\nx\n", 3, "field 'label' is missing; the row has 1 of 2 col"),
-        ("a.csv", "text,label\nx,y\nx,y,z\n", 3, "record has 3 columns, not 2; a text with the"),
+        (
+            "a.csv",
+            "text,label\nx,y\nx,y,z\n",
+            3,
+            "record has 3 columns, not 2; in csv, quote",
+        ),
         ("a.csv", "text,label\nx,y\nx, \n", 3, "field 'label' is empty"),
         ("a.csv", "text,label\n\n\nx,y\n,y\n", 5, "field 'text' is empty"),
         ("a.csv", 'text,label\n"x\n\nx",y\n"a\nb",\n', 5, "field 'label' is empty"),
@@ -432,9 +437,9 @@ def test_a_label_in_json_may_be_a_whole_number_or_a_truth_value(value, label, wr
 )
 def test_a_malformed_row_is_named_and_may_be_passed_over(name, content, line, message, write):
     path = write(name, content)
-    error = refused(records.labelled, path)
+    error = refused(records.labeled, path)
     assert str(error).startswith(f"{path}:{line}: {message}")
-    read = records.labelled(path, skip_bad=True)
+    read = records.labeled(path, skip_bad=True)
     assert len(read.items) == 1 and len(read.bad) == 1
     assert read.bad[0].startswith(f"{path}:{line}: {message}")
 
@@ -442,16 +447,16 @@ def test_a_malformed_row_is_named_and_may_be_passed_over(name, content, line, me
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(skip_bad, write):
     path = write("a.csv", "\nsms,class\nx,y\n")
-    error = refused(records.labelled, path, label="class", skip_bad=skip_bad)
+    error = refused(records.labeled, path, label="class", skip_bad=skip_bad)
     assert str(error).startswith(f"{path}:2: field 'text' is no column; there are 'sms', 'class'; ")
     assert "--text" in str(error) and "--columns" in str(error)
-    error = refused(records.labelled, path, columns=("label", "words"), skip_bad=skip_bad)
+    error = refused(records.labeled, path, columns=("label", "words"), skip_bad=skip_bad)
     assert "there are 'label', 'words'" in str(error)
 
 
 @pytest.mark.parametrize("content", ["", "text,label\n", "\n\n"])
 def test_a_table_without_rows_is_refused(content, write):
-    assert refused(records.labelled, write("a.csv", content)).line == 1
+    assert refused(records.labeled, write("a.csv", content)).line == 1
 
 
 # --- the SMS Spam Collection --------------------------------------------------------------------
@@ -489,7 +494,7 @@ def sms_server(monkeypatch, tmp_path):
 
 
 def test_the_sms_collection_is_fetched_once_and_read_with_its_labels(sms_server, monkeypatch):
-    expected = [Labelled('"See\x85you\tat 5', "ham"), Labelled("Win £100", "spam")]
+    expected = [Labeled('"See\x85you\tat 5', "ham"), Labeled("Win £100", "spam")]
     assert records.sms() == expected
     monkeypatch.setenv("LLM_CORE_OFFLINE", "1")
     assert records.sms() == expected

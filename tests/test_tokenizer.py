@@ -383,3 +383,15 @@ def test_an_end_id_that_does_not_exist_is_refused(trained, tmp_path):
 def test_a_progress_bar_counts_bytes(tmp_path, trained, capsys):
     trained.encode_to_file("x" * 1000, tmp_path / "x")
     assert "1.00k/1.00k" in capsys.readouterr().err
+
+
+def test_special_tokens_may_come_from_an_iterator():
+    vocab = {i: bytes([i]) for i in range(256)}
+    assert Tokenizer(vocab, [], iter(["<x>"])).special_tokens == {"<x>": 256}
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**31])
+def test_an_id_that_is_none_is_refused(wrong):
+    vocab = {i: bytes([i]) for i in range(1, 256)} | {wrong: b"\0"}
+    with pytest.raises(ValueError, match=f"id {wrong} must be at least 0"):
+        Tokenizer(vocab, [])

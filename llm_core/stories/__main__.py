@@ -4,7 +4,8 @@
     python -m llm_core.stories parse story.txt         # or - for what is typed or piped in
     python -m llm_core.stories write train.jsonl -n 100000
 
-The status is 0, or 1 for a text that is no story and for an argument that is refused.
+The status is 0; 1 for a text that is no story and for a value or a file that is refused; 2 for a
+command or an option that does not exist.
 """
 
 from __future__ import annotations

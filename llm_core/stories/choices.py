@@ -57,7 +57,8 @@ class Choice:
 
     ``odds`` is None for equal odds, a sequence beside ``items``, or left out where ``items`` is a
     mapping from item to odds. ``telling=True`` says that what was drawn bears on what happens
-    later, not only on the wording. Raises ValueError for no items, repeated items, or odds below 1.
+    later, not only on the wording. Raises ValueError for no items, repeated items, odds below 1, or
+    odds that sum to more than ``MOST_CHANCES``.
     """
 
     def __init__(
@@ -72,7 +73,10 @@ class Choice:
         self.items = list(items)
         self.odds = list(odds) if odds is not None else [1] * len(self.items)
         if not self.items or len(self.items) != len(self.odds) or min(self.odds) < 1:
-            raise ValueError(f"items {self.items}, odds {self.odds}: one of at least 1 for each")
+            raise ValueError(
+                f"items {self.items}, odds {self.odds}: give at least one item, and each item odds "
+                "of at least 1"
+            )
         self.total = sum(self.odds)
         if self.total > MOST_CHANCES:
             raise ValueError(f"odds sum to {self.total}; use smaller ones, at most {MOST_CHANCES}")

@@ -74,7 +74,8 @@ def stories(n: int | None, seed: int = 0, split: str = "train") -> Iterator[Stor
     """
     if n is not None and n < 0:
         raise ValueError(f"n={n} stories can't be told; give 0 or more, or None for no end")
-    blocks = (block(number, seed, _checked(split)) for number in count())
+    split = _checked(split)
+    blocks = (block(number, seed, split) for number in count())
     return islice(chain.from_iterable(blocks), n)
 
 
@@ -86,7 +87,10 @@ class Entropy(NamedTuple):
 
 
 def entropy(n: int, seed: int = 0, split: str = "train") -> Entropy:
-    """The entropy of a story, estimated from ``n`` of them; each story's own -log p is exact."""
+    """The entropy of a story, estimated from ``n`` of them; each story's own -log p is exact.
+
+    Raises ValueError for ``n`` below 2 and for an unknown split.
+    """
     if n < 2:
         raise ValueError(f"n={n} stories have no standard error; take at least 2")
     nats = [-one.log_prob for one in stories(n, seed, split)]
@@ -115,7 +119,8 @@ def write_corpus(
     """Write ``n`` stories as JSON lines with the fields ``text`` and ``log_prob``, on all cores.
 
     The file appears whole or not at all and holds the same bytes whatever ``n_processes`` is.
-    ``corpora.documents("file:PATH")`` reads it; the name must end in ``.jsonl`` for that.
+    ``corpora.documents("file:PATH")`` reads it; the name must end in ``.jsonl`` for that. Raises
+    ValueError for another name, ``n`` below 1 or an unknown split.
     """
     if n < 1:
         raise ValueError(f"n={n} stories make no corpus; give at least 1")

@@ -1,6 +1,6 @@
 """Which plots there are, where a story has room for one, and which pairs training never sees.
 
-A plot is registered with ``@plot("lost", odds=4, words=82)`` above its first beat; nothing else
+A plot is registered with ``@plot("lost", odds=4, words=78)`` above its first beat; nothing else
 names it. Training keeps some pairs apart, a name with a thing and a place with a plot, though it
 has every name, thing, place and plot: what a model does with such a pair it must have put together.
 """
@@ -60,7 +60,10 @@ def plot(name: str, odds: int, words: int) -> Callable[[Beat], Beat]:
 
 @cache
 def held_out_plots(place: str) -> tuple[str, ...]:
-    """The plots that training never sees at a place: two of them, others for each place."""
+    """The plots that training never sees at a place: two, or twice the same one.
+
+    With fifteen plots every fifteenth place has the same two.
+    """
     names, i = list(PLOTS), PLACES.items.index(place)
     return names[i % len(names)], names[(5 * i + 3) % len(names)]
 

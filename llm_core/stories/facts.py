@@ -140,7 +140,7 @@ class Facts:
     def knowledge(self) -> dict[tuple[Person, str], bool]:
         """Who knows what at the end, and who does not.
 
-        Left out are those in the dark about a thing that was later put into their hands.
+        Left out are those in the dark about a thing that was ever in their hands.
         """
         found = {}
         for event in self.of("know", "unaware"):

@@ -3,7 +3,7 @@
 Each kind of question is one function that yields what can be asked: the words for its templates
 and the answer. It yields only what a careful reader of the text can tell, and what has one answer.
 Questions are in the past tense whatever the story's, and the same whenever they are asked. The
-chapters on evaluation and instruction tuning use them; the appendix "The world" prints ``KINDS``.
+chapter on instruction tuning uses them; the appendix "The world" prints ``KINDS``.
 """
 
 from __future__ import annotations

@@ -79,7 +79,10 @@ def tell(random: Callable[[], float], pairs: str = "seen", tense: str = "past") 
 
 
 def sample(seed: int | Random, pairs: str = "seen", tense: str = "past") -> Story:
-    """One story from a seed or a generator; the same seed gives the same text on every machine."""
+    """One story from a seed or a generator; the same seed gives the same text on every machine.
+
+    Raises ValueError for unknown ``pairs`` or ``tense``.
+    """
     generator = seed if isinstance(seed, Random) else Random(seed)
     return tell(generator.random, pairs, tense)
 
@@ -87,7 +90,8 @@ def sample(seed: int | Random, pairs: str = "seen", tense: str = "past") -> Stor
 def retell(story: Story | str, tense: str) -> Story:
     """The same story in the ``past`` or the ``present``, choice for choice.
 
-    A text is parsed first. Raises ValueError if it is no story, saying where it stops being one.
+    A text must be in the past; it is parsed first. Raises ValueError if it is no story in that
+    tense, saying where it stops being one.
     """
     if isinstance(story, str):
         found = parse(story, pairs="any")
@@ -146,7 +150,8 @@ class Parse(NamedTuple):
         if self.first_impossible is None:
             return "it is a story"
         before = text[: self.first_impossible][-24:]
-        there = repr(text[self.first_impossible :][:12]) if before != text[-24:] else "the end"
+        after = text[self.first_impossible :][:12]
+        there = repr(after) if after else "the end"
         possible = ", ".join(map(repr, self.expected))
         return f"after {before!r} no story has {there}; it could go on with {possible}"
 

@@ -2,7 +2,7 @@
 
 Every text of the classification tasks comes with its label and, from the program, with the exact
 probability of each label given that text: no classifier is right more often than the one that says
-the likeliest. The chapters on classification, preferences and reinforcement use them.
+the likeliest. The chapter on classification uses them, and the appendix "The world".
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def _task(name: str) -> Task:
 def examples(task: str, n: int, seed: int = 0, split: str = "train") -> list[Example]:
     """The first ``n`` examples of a task, from as many stories of a split as it takes.
 
-    The same seed gives the same, and more of them begin with the same.
+    The same seed gives the same, and more of them begin with the same. Raises ValueError for an
+    unknown task or split.
     """
     example = _task(task).example
     found = (example(story) for story in stories(None, seed, split))
@@ -290,7 +291,7 @@ def consistency(text: str) -> float:
 def reward(text: str, prompt: str = "", ending: str | None = None) -> float:
     """1 if a text obeys, else 0: it begins with the prompt, is a story, and ends as wished.
 
-    ``ending`` is ``happy``, ``sad``, or None for either.
+    ``ending`` is ``happy``, ``sad``, or None for either; ValueError for anything else.
     """
     if ending not in (None, "happy", "sad"):
         raise ValueError(f"ending={ending!r} must be 'happy', 'sad' or None")
@@ -360,7 +361,7 @@ def overlap(splits: Iterable[str], n: int, seed: int = 0) -> list[Overlap]:
         here: dict[str, set[Any]] = {item: set() for item in (*train, "pair kept out")}
         for story in stories(n, seed, split):
             for item, what in _items(story):
-                here[item].add(what)
+                here.setdefault(item, set()).add(what)
         for item, found in here.items():
             rows.append(Overlap(split, item, len(found), len(found & train.get(item, set()))))
     return rows

@@ -61,10 +61,11 @@ class Pretokens:
         if text.endswith(END_OF_STORY):
             return [*self.split(text.removesuffix(END_OF_STORY)), END_OF_STORY]
         pieces = self.split(text)
-        left = len(text)
+        end = 0
         for n, piece in enumerate(pieces):
-            left -= len(piece)
-            if left < (LOOKAHEAD if "'" in piece or "’" in piece else 1):
+            end += len(piece)
+            near = piece + text[end : end + 1]  # o200k takes a contraction into the word before it
+            if len(text) - end < (LOOKAHEAD if "'" in near else 1):
                 return pieces[:n]
         return pieces
 
@@ -97,7 +98,8 @@ def true_next(
     """``(V,)`` float64: the true probability of each next token after a story's first tokens.
 
     ``prefix`` is a text, which stands for its tokens, or token ids. The end of the story is the
-    end-of-text token. The sum is 1. Raises ValueError for a prefix that no story has.
+    end-of-text token. The sum is 1. Raises ValueError for a prefix that no story has, and for a
+    tokenizer without a pattern or without an end-of-text token.
     """
     pretokens = _pretokens(tokenizer)
     ids = tuple(tokenizer.encode(prefix)) if isinstance(prefix, str) else tuple(prefix)
@@ -130,7 +132,8 @@ def true_token_loss(
     """The ids of a story, end-of-text included, and ``(T,)`` float64: a perfect model's loss, nats.
 
     The losses sum to -log p of the text. ``most`` cuts both after so many tokens, which saves the
-    time for the rest. Raises ValueError for a text that is no story.
+    time for the rest. Raises ValueError for a text that is no story, and for a tokenizer without a
+    pattern or without an end-of-text token.
     """
     pretokens = _pretokens(tokenizer)
     pieces = [*pretokens.split(text), END_OF_STORY]

@@ -55,7 +55,10 @@ class Pattern:
     def __init__(self, template: str, tense: int) -> None:
         text = tensed(template, tense)
         if not text or text != text.strip() or "  " in text or "/" in text:
-            raise ValueError(f"template {template!r}: no spaces around it, none doubled, one '/'")
+            raise ValueError(
+                f"template {template!r} must have text, no spaces around it and none doubled, and "
+                "'/' only between the two tenses of a verb, as in was/is"
+            )
         pieces: list[Piece] = []
         start = 0
         for match in SLOT.finditer(text):

@@ -102,6 +102,7 @@ class World:
 
     ``pairs`` says which pairs of a name and a thing, and of a place and a plot, may occur:
     ``seen`` those of the training split, ``held-out`` at least one of the others, ``any`` all.
+    Raises ValueError for anything else.
     """
 
     hero: Person

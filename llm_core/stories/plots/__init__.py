@@ -1,7 +1,7 @@
 """The plots, one to a file, one function to a beat; importing this package registers all of them.
 
-To add one, write a file with its beats under ``@plot("name", odds=...)``: every reading (telling,
-parsing, retelling, branching, questions) follows from that, and nothing else names it.
+To add one, write a file with its beats under ``@plot("name", odds=..., words=...)``: every reading
+(telling, parsing, retelling, branching, questions) follows from that, and nothing else names it.
 """
 
 from importlib import import_module

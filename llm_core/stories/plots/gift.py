@@ -1,6 +1,6 @@
 """The plot "gift": a present for somebody with a trouble, and a secret that may come out.
 
-Every function is a beat; the list above them is drawn from besides the shared ones.
+Every function is a beat or a step of one; the list above them is what only this plot draws from.
 """
 
 from __future__ import annotations

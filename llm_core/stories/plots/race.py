@@ -1,6 +1,6 @@
 """The plot "race": a contest for something to eat, and a trick that somebody may use.
 
-Every function is a beat; the lists above them are drawn from besides the shared ones.
+Every function is a beat or a step of one; the lists above them are what only this plot draws from.
 """
 
 from __future__ import annotations
