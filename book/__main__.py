@@ -30,7 +30,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         if name == "cut":
             command.add_argument("chapter", help="05, or a1 for an appendix")
         if name in ("execute", "prepare"):
-            default = os.environ.get("BOOK_PROFILE", "book")
+            default = os.environ.get("BOOK_PROFILE") or "book"
             command.add_argument("--profile", choices=PROFILES, default=default)
         if name == "verify":
             command.add_argument("--tolerance", type=float, default=0.01, help="relative")

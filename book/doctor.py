@@ -65,7 +65,8 @@ def findings() -> list[tuple[str, bool, str]]:
          install_line("chromium", "--cask chromium")),
     ]  # fmt: skip
     families = installed_fonts()
-    packages = "fonts-texgyre fonts-lato fonts-jetbrains-mono fonts-dejavu-core"
+    packages = "fonts-texgyre fonts-texgyre-math fonts-lato fonts-jetbrains-mono"
+    packages += " fonts-dejavu-core fonts-symbola fonts-droid-fallback"
     casks = "--cask font-lato font-jetbrains-mono font-dejavu"
     found += [(f"font {name}", name in families, install_line(packages, casks)) for name in FONTS]
     free = shutil.disk_usage(ROOT).free / 2**30

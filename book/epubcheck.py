@@ -54,7 +54,9 @@ def standard(path: Path) -> str | None:
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run([*command, "--quiet", str(path)], capture_output=True, text=True)
-    return f"{done.stdout}{done.stderr}".strip() if done.returncode else ""
+    if done.returncode == 0:
+        return ""
+    return f"{done.stdout}{done.stderr}".strip() or f"epubcheck: status {done.returncode}"
 
 
 def main(path: Path) -> None:

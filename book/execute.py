@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from tqdm import tqdm
@@ -85,7 +85,7 @@ def run(notebook: NotebookNode, path: Path, profile: str) -> int:
         client.on_cell_complete = lambda cell, cell_index: bar.update(1)
         try:
             client.execute(env=environment(profile), cleanup_kc=True)
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise SystemExit(f"error: {path.name} failed:\n{error}") from error
         bar.update(total - bar.n)
     return int(notebook.cells.pop().outputs[0].text)
@@ -117,6 +117,7 @@ def execute(path: Path, profile: str) -> NotebookNode:
     begin = time.perf_counter()
     peak = run(notebook, path, profile)
     seconds = time.perf_counter() - begin
+    notebooks.normalise(notebook, path.stem.split("-")[0])
     notebook.metadata[notebooks.RECORD] = {
         "stamp": notebooks.code_hash(notebook),
         "profile": profile,
@@ -125,8 +126,6 @@ def execute(path: Path, profile: str) -> NotebookNode:
         "machine": machine(),
         "versions": versions(),
     }
-    notebooks.normalise(notebook, path.stem.split("-")[0])
-    notebook.metadata[notebooks.RECORD]["stamp"] = notebooks.code_hash(notebook)
     return notebook
 
 

@@ -114,11 +114,10 @@ def normalised_outputs(outputs: list[NotebookNode], count: int | None) -> list[N
     kept: list[NotebookNode] = []
     for output in outputs:
         if output.output_type == "stream":
-            same = kept and kept[-1].output_type == "stream" and kept[-1].name == output.name
-            if same:
+            output.text = ADDRESS.sub("", output.text)
+            if kept and kept[-1].output_type == "stream" and kept[-1].name == output.name:
                 kept[-1].text += output.text
                 continue
-            output.text = ADDRESS.sub("", output.text)
         elif output.output_type == "execute_result":
             output.execution_count = count
         if "data" in output and "text/plain" in output.data:

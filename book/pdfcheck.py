@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pypdfium2
@@ -25,16 +26,30 @@ def page_address(path: Path) -> str:
     return f"{config()['html']['baseurl'].rstrip('/')}/chapters/{path.stem}.html"
 
 
+def part(owner: DictionaryObject, key: str) -> DictionaryObject:
+    """A dictionary within another, empty where there is none."""
+    return owner.get(key, DictionaryObject()).get_object()
+
+
+def fonts_of(owner: DictionaryObject) -> Iterator[DictionaryObject]:
+    """The fonts of a page, and of the figures in it."""
+    resources = part(owner, "/Resources")
+    for font in part(resources, "/Font").values():
+        yield font.get_object()
+    for figure in (one.get_object() for one in part(resources, "/XObject").values()):
+        if figure.get("/Subtype") == "/Form":
+            yield from fonts_of(figure)
+
+
 def fonts_not_embedded(reader: PdfReader) -> set[str]:
     """Names of fonts whose program is not in the file."""
     missing = set()
     for page in reader.pages:
-        fonts = page.get("/Resources", {}).get("/Font", {})
-        for font in (reference.get_object() for reference in fonts.values()):
+        for font in fonts_of(page):
             if font["/Subtype"] == "/Type3":
                 continue
             for face in descendants(font):
-                descriptor = face.get("/FontDescriptor", {}).get_object()
+                descriptor = part(face, "/FontDescriptor")
                 if not any(key in descriptor for key in ("/FontFile", "/FontFile2", "/FontFile3")):
                     missing.add(str(font.get("/BaseFont")))
     return missing

@@ -1,7 +1,7 @@
 """Press the book: web pages and EPUB through Sphinx, printed pages through LuaLaTeX; errors are
 fatal.
 
-LaTeX's log is read afterwards: an error, a character without a glyph, an undefined reference or a
+LaTeX's log is read afterward: an error, a character without a glyph, an undefined reference or a
 box that sticks out by more than 5 pt stops the build and names the chapter it comes from.
 """
 

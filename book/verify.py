@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from book import execute, notebooks
 
-RELATIVE_TOLERANCE = 0.01
+NOISE = 1e-6  # with an exponent, what is below is rounding error, and another on each processor
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])", re.IGNORECASE)
 
 
@@ -24,14 +24,21 @@ def split(line: str) -> tuple[str, list[str]]:
     return words, NUMBER.findall(line)
 
 
+def last_digit(number: str) -> float:
+    """What one unit in its last digit is worth: 0.01 in 3.14, 1e-06 in 1.5e-05."""
+    mantissa, _, exponent = number.lower().partition("e")
+    return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+
+
 def close(old: str, new: str, tolerance: float) -> bool:
     if old == new:
         return True
     if "." not in old + new and "e" not in (old + new).lower():
         return False
     a, b = (float(number.replace(",", "")) for number in (old, new))
-    smallest_shown = 10.0 ** -len(old.partition(".")[2])
-    return math.isclose(a, b, rel_tol=tolerance, abs_tol=1.5 * smallest_shown)
+    if all("e" in number.lower() for number in (old, new)) and max(abs(a), abs(b)) < NOISE:
+        return True
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=1.5 * last_digit(old))
 
 
 def same(old: str, new: str, tolerance: float) -> bool:

@@ -139,7 +139,13 @@ def story_kl(tokens: Sequence[str], divergence: Sequence[float], most: float = 0
     shades = colormaps["Oranges"]
     scale = Normalize(0, most)
     bar = fig.colorbar(
-        _shaded(shades, scale), ax=ax, orientation="horizontal", fraction=0.06, aspect=60, pad=0.02
+        _shaded(shades, scale),
+        ax=ax,
+        orientation="horizontal",
+        fraction=0.06,
+        aspect=60,
+        pad=0.02,
+        extend="max",
     )
     bar.set_label("KL (truth || model) of the question that this token answers, nats", fontsize=7.5)
     fig.draw_without_rendering()

@@ -35,7 +35,7 @@ def token_losses(
     """What the truth pays for each token of a story, its mean, and that of a rival."""
     fig, ax = style.canvas("text", 2.6)
     places = range(len(tokens))
-    ax.bar(places, truth, 1.0, color=style.COLORS["token"], ec=style.INK, lw=0.25)
+    ax.bar(places, truth, 1.0, color=style.COLORS["token"], lw=0)
     top = 1.42 * max(truth)
     _name_highest(ax, tokens, truth, n_named, top)
     for name, values, dashes in (("the story's floor", truth, "-"), ("the rival", rival, "--")):

@@ -61,13 +61,30 @@ def test_training(tables: dict[str, speed.Measured]) -> None:
 
 
 def test_generation(tables: dict[str, speed.Measured]) -> None:
+    found = rows("generate")
     wanted = []
-    for row in rows("generate"):
-        if row["contender"] == "llm_core":
-            wanted.append(f"{row['times_best_pytorch_peer']:.2f} ×")
-            if "times_llama_cpp" in row:
-                wanted.append(f"{row['times_llama_cpp']:.2f} ×")
+    for ours in found:
+        if ours["contender"] != "llm_core":
+            continue
+        here = {
+            row["contender"]: row["median_seconds"]
+            for row in found
+            if (row["dtype"], row["batch"]) == (ours["dtype"], ours["batch"])
+        }
+        best = min(here["llm_core"], here["llm_core in PyTorch"])
+        gain = here["llm_core"] / best
+        wanted.append(f"{ours['times_best_pytorch_peer'] * gain:.2f} ×")
+        if "times_llama_cpp" in ours:
+            wanted.append(f"{ours['times_llama_cpp'] * gain:.2f} ×")
     assert speeds(tables["Generating with GPT-2 124M"]) == wanted
+
+
+def test_a_record_says_how_often_and_how_steadily_it_was_measured() -> None:
+    found = [{"seconds": [1.0, 1.1, 1.2]}, {"seconds": [2.0, 2.0, 2.0]}, {"seconds": 4.0}]
+    assert speed.rounds(found) == (
+        "; medians of 3 rounds, which for half of the rows differ by 9% or more"
+    )
+    assert speed.rounds([{"seconds": 4.0}]) == ""
 
 
 def test_attention(tables: dict[str, speed.Measured]) -> None:

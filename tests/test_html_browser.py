@@ -7,7 +7,6 @@ One browser serves all tests, and most of them look at what a single tour of the
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,17 +14,22 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from webpages import CHAPTERS, SITE, Page, built_pages, in_article, page_of
+from webpages import (
+    CHAPTERS,
+    FORMULAS_DONE,
+    OPEN_SOLUTIONS,
+    WIDTHS,
+    Page,
+    built_pages,
+    chromium,
+    in_article,
+    page_of,
+    show,
+)
 
 pytestmark = pytest.mark.browser
 
-WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
 ENOUGH_CONTRAST = 4.5  # WCAG 2.2, level AA, for text of ordinary size
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-)  # fmt: skip
-FORMULAS_DONE = "async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }"
 OVERHANG = """() => {
   const room = document.documentElement.clientWidth;
   const out = [...document.querySelectorAll("article *")].filter(
@@ -93,20 +97,9 @@ def pages() -> dict[str, Page]:
 @pytest.fixture(scope="module")
 def context(pages) -> Iterator:
     """One Chromium without a network for all tests."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine; install it with: make browser")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
-        room = {"width": WIDTHS["desktop"], "height": 900}
-        context = browser.new_context(viewport=room, reduced_motion="reduce")
-        context.set_default_timeout(10_000)
-        context.set_offline(True)
+    with chromium() as context:
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield context
-        browser.close()
 
 
 @pytest.fixture
@@ -114,11 +107,6 @@ def tab(context) -> Iterator:
     page = context.new_page()
     yield page
     page.close()
-
-
-def show(tab, name: str, query: str = "") -> None:
-    tab.goto((SITE / name).as_uri() + query)
-    tab.evaluate(FORMULAS_DONE)
 
 
 def listen(tab) -> tuple[list[str], list[str]]:
@@ -215,10 +203,6 @@ def switch_to(tab, theme: str) -> None:
             return
         tab.locator(".theme-switch-button").first.click()
     assert tab.evaluate("document.documentElement.dataset.theme") == theme
-
-
-OPEN_SOLUTIONS = """() => document.querySelectorAll(".toggle-hidden .toggle-button")
-  .forEach((button) => button.click())"""
 
 
 def test_text_stands_out_from_what_is_behind_it_by_day_and_by_night(tab, pages):

@@ -1,7 +1,10 @@
-"""The built pages of _build/html as the tests of the web pages read them."""
+"""The built pages of _build/html as the tests of the web pages read them or open them."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +14,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build" / "html"
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+)  # fmt: skip
+FORMULAS_DONE = "async () => { if (window.MathJax?.startup) await MathJax.startup.promise; }"
+OPEN_SOLUTIONS = """() => document.querySelectorAll(".toggle-hidden .toggle-button")
+  .forEach((button) => button.click())"""
 VOID = frozenset(("br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"))
 
 
@@ -83,3 +94,26 @@ def built_pages() -> dict[str, Page]:
         pytest.skip("there are no web pages yet; write them with: make html")
     paths = [p for p in SITE.rglob("*.html") if not p.relative_to(SITE).parts[0].startswith("_")]
     return {page.name: page for page in map(Page, sorted(paths)) if page.name != "index.html"}
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """A browser without a network; skips where this machine has none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine; install it with: make browser")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        room = {"width": WIDTHS["desktop"], "height": 900}
+        context = browser.new_context(viewport=room, reduced_motion="reduce")
+        context.set_default_timeout(10_000)
+        context.set_offline(True)
+        yield context
+        browser.close()
+
+
+def show(tab, name: str, query: str = "") -> None:
+    tab.goto((SITE / name).as_uri() + query)
+    tab.evaluate(FORMULAS_DONE)

@@ -1,5 +1,5 @@
-// Small helps of this book: arrow keys inside boxes that scroll, solutions that a link points to,
-// formulas wider than a phone, names for buttons that only carry an icon.
+// Small helps of this book: boxes that scroll by keyboard, solutions that a link points to, formulas
+// wider than a phone, names for buttons that only carry an icon.
 "use strict";
 (() => {
   const scrolls = (element) =>
@@ -29,17 +29,28 @@
     });
   };
 
-  // Inline formulas that do not fit into the line scroll by themselves.
+  // Inline formulas that do not fit into the line scroll by themselves; what scrolls is a stop of
+  // the tab key (the theme sees to code).
   const fit = () => {
     document.querySelectorAll("span.math > mjx-container").forEach((formula) => {
       const room = formula.closest("p, li, dd, td, figcaption, section");
       if (room) formula.classList.toggle("wide", formula.scrollWidth > room.clientWidth);
     });
+    document.querySelectorAll("mjx-container, .pst-scrollable-table-container").forEach((box) => {
+      if (scrolls(box)) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    });
   };
+
+  // A box inside a closed solution has no width: the theme and fit look again when it opens.
+  document.addEventListener("click", ({target}) => {
+    if (target.closest(".toggle > .admonition-title")) window.dispatchEvent(new Event("resize"));
+  });
 
   window.addEventListener("load", () => {
     name();
     open();
+    fit();
     window.MathJax?.startup?.promise?.then(fit);
   });
   window.addEventListener("hashchange", open);

@@ -8,6 +8,7 @@ colophon   the page that the build writes about itself
 solutions  the index of exercises and their solutions
 speed      the records of speed beside peers and limits
 web        descriptions and cards of the web pages; offline.py: they work without a network
+epub       formulas as MathML, a cover, and what e-readers alone ask for
 """
 
 from __future__ import annotations

@@ -25,9 +25,8 @@ def measured(path: Path) -> dict | None:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    return f"{int(seconds // 60)} min {round(seconds % 60):02d} s"
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def head_line(record: dict) -> str:
@@ -40,7 +39,7 @@ def head_line(record: dict) -> str:
 
 
 class MeasuredHead(SphinxTransform):
-    """Insert "Runs in." after the chapter's "You need." paragraph."""
+    """Insert "It takes." after the chapter's "You need." paragraph."""
 
     default_priority = 480
 

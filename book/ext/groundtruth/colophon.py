@@ -106,7 +106,7 @@ class Colophon(Table):
         repository = self.config.html_theme_options["repository_url"]
         facts = build_rows(root, self.config.release, repository, self.config.html_baseurl)
         facts += machine_rows(root)
-        lines = self.table(["", "This copy"], "22 78", facts)
+        lines = self.table(["Item", "This copy"], "22 78", facts)
         lines += self.table(["Chapter", "Profile", "Time", "Peak memory"], "40 16 22 22",
                             chapter_rows(root))  # fmt: skip
         return self.parse_content(lines)

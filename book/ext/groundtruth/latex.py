@@ -184,22 +184,19 @@ class KeepTogether(SphinxPostTransform):
         for cell in list(self.document.findall(nodes.container)):
             # Inside a box LaTeX does not know where the page ends: the box keeps itself together.
             if "cell" in cell.get("classes", []) and not any(map(is_box, ancestors(cell))):
-                self.reserve(cell, list(cell.children))
+                self.reserve(cell, [line_count(part) for part in cell.children])
         for block in list(self.document.findall(nodes.literal_block)):
             if not any("cell" in p.get("classes", []) for p in ancestors(block) if p.parent):
                 captioned = block.parent.get("literal_block", False)
                 whole = block.parent if captioned else block
-                self.reserve(whole, [whole])
+                self.reserve(whole, [len(whole.astext().splitlines()) + 1])
                 if max(map(len, block.astext().splitlines()), default=0) > FULL_SIZE_COLUMNS:
                     surround(
                         whole, "\\begingroup\\fvset{fontsize=\\footnotesize}\n", "\\endgroup\n"
                     )
 
-    def reserve(self, node: nodes.Node, parts: list[nodes.Node]) -> None:
-        """Begin on a new page where too little is left for all of it, or for a good beginning."""
-        counts = [line_count(part) if part is not node else 0 for part in parts]
-        if parts == [node]:
-            counts = [len(node.astext().splitlines()) + 1]
+    def reserve(self, node: nodes.Node, counts: list[int]) -> None:
+        """Begin on a new page where too little is left for all lines, or for a good beginning."""
         wanted = sum(counts)
         if wanted > KEPT_TOGETHER:
             wanted = counts[0] if 0 < counts[0] <= KEPT_TOGETHER else FIRST_LINES

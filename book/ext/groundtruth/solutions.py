@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+
+from .colophon import Table
 
 EXERCISE = re.compile(r"^```\{exercise-start\} (.+)\n:label: (\S+)$", re.MULTILINE)
 SOLUTION = re.compile(r"^```\{solution-start\} (\S+)\n:label: (\S+)$", re.MULTILINE)
@@ -48,18 +48,14 @@ def lines(path: Path) -> list[str]:
     return [*rows, ""]
 
 
-class Solutions(SphinxDirective):
-    has_content = False
-
+class Solutions(Table):
     def run(self) -> list[nodes.Node]:
         folder = Path(self.env.srcdir) / "chapters"
         found: list[str] = []
         for path in sorted(folder.glob("*.ipynb")):
             self.env.note_dependency(str(path))
             found += lines(path)
-        holder = nodes.container()
-        self.state.nested_parse(StringList(found, "solutions"), self.content_offset, holder)
-        return holder.children
+        return self.parse_content(found)
 
 
 def setup(app: Sphinx) -> None:

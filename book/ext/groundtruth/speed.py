@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,21 @@ def made_by(record: dict[str, Any]) -> str:
     state = ", with changes that were not committed" if record["uncommitted_changes"] else ""
     return (
         f"`{record['command']}` on {machine['started'][:10]}; {machine['cpu']}, "
-        f"{machine['cores']} cores, load {machine['load_at_start']:.1f} at the start; {versions}; "
-        f"commit `{record['commit'][:12]}`{state}"
+        f"{machine['cores']} cores, load {machine['load_at_start']:.1f} at the start"
+        f"{rounds(record['rows'])}; {versions}; commit `{record['commit'][:12]}`{state}"
     )
+
+
+def rounds(rows: Iterable[dict[str, Any]]) -> str:
+    """How often each thing was measured, and how far the slowest lies above the fastest."""
+    runs = [row["seconds"] for row in rows if isinstance(row.get("seconds"), list)]
+    runs = [run for run in runs if len(run) > 1]
+    if not runs:
+        return ""
+    usual = statistics.median((max(run) - min(run)) / statistics.median(run) for run in runs)
+    n = sorted({len(run) for run in runs})
+    often = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    return f"; medians of {often} rounds, which for half of the rows differ by {usual:.0%} or more"
 
 
 def times(a: float, b: float) -> str:
@@ -73,6 +86,8 @@ def tokenizer(record: dict[str, Any]) -> list[Row]:
 def training(record: dict[str, Any]) -> list[Row]:
     found = []
     for shape, at in record["shapes"].items():
+        if all((row["shape"], row["task"]) != (shape, "limit") for row in record["rows"]):
+            continue  # it is there for the memory
         steps = {
             row["contender"]: row
             for row in record["rows"]
@@ -117,7 +132,7 @@ def generation(record: dict[str, Any]) -> list[Row]:
             for row in record["rows"]
             if (row["dtype"], row["batch"]) == (dtype, batch)
         }
-        ours = here["llm_core"]
+        ours = fastest([here["llm_core"], here["llm_core in PyTorch"]])  # as generate chooses
         for peer in (fastest([here["transformers"], here["litgpt"]]), here.get("llama.cpp")):
             if peer:
                 found.append((
@@ -146,11 +161,12 @@ def attention(record: dict[str, Any]) -> list[Row]:
 
 
 PEERS = ("Job", "llm_core", "Fastest peer", "Speed")
+BOTH = ("Job", "llm_core", "Peer", "Speed")
 TABLES = (
     ("Tokenizers", "tokenizer", tokenizer, (*PEERS, "Memory")),
     ("Training steps", "train_step", training, (*PEERS, "Of the limit")),
     ("Training the stories' model", "story_step", story, (*PEERS, "Of the limit")),
-    ("Generating with GPT-2 124M", "generate", generation, (*PEERS, "Of the limit")),
+    ("Generating with GPT-2 124M", "generate", generation, (*BOTH, "Of the limit")),
     (
         "Attention, forward and backward",
         "attention",

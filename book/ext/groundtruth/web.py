@@ -5,6 +5,7 @@ The pages must also work from a disk with the network cut; offline.py sees to th
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -21,6 +22,10 @@ SPARE = ("sphinx-thebe", "THEBE_JS_URL", "thebe_selector", "design-tabs")  # no 
 HOME = "Welcome"  # the landing page's name in the sidebar, where the title already stands above
 GENERATED = {"genindex": "Index", "search": "Search"}  # pages whose titles are in the templates
 SEVERAL = {"exercise-content", "solution-content"}  # sphinx-exercise gives every box these ids
+REPAIRS = (  # for readers who hear the page: a part without a landmark, a role out of use
+    ('class="bd-sidebar-primary ', r'role="complementary" aria-label="Sidebar" \g<0>'),
+    ('role="doc-biblioentry"', 'role="listitem"'),
+)
 
 
 def complete_config(app: Sphinx, config: Config) -> None:
@@ -31,7 +36,9 @@ def complete_config(app: Sphinx, config: Config) -> None:
         "text": title, "image_light": mark, "image_dark": mark, "alt_text": ""
     }  # fmt: skip
     config["html_context"].setdefault("default_mode", "auto")
-    # Each formula would be a tab stop of its own: hundreds in a chapter.
+    # Unnamed, Sphinx would take the renderer that the EPUB brings. With MathJax as it comes, each
+    # formula would be a tab stop of its own: hundreds in a chapter.
+    config["html_math_renderer"] = "mathjax"
     math = {"menuOptions": {"settings": {"inTabOrder": False}}}
     config["mathjax3_config"] = {"options": math}
 
@@ -99,6 +106,17 @@ def dress(app: Sphinx, pagename: str, template: str, context: dict, doctree: Any
         context[kind] = [asset for asset in context[kind] if not is_spare(asset)]
 
 
+def repair(app: Sphinx, failure: Exception | None) -> None:
+    """Runs when the pages are written: what comes from templates stands in no hook before."""
+    if failure or app.builder.name != "html":
+        return
+    for page in offline.pages(app):
+        text = page.read_text(encoding="utf-8")
+        for fault, remedy in REPAIRS:
+            text = re.sub(fault, remedy, text)
+        page.write_text(text, encoding="utf-8")
+
+
 class Opening(SphinxPostTransform):
     """On the landing page: the title in two lines, and what stands before its first heading."""
 
@@ -131,5 +149,6 @@ def setup(app: Sphinx) -> None:
     app.add_js_file("book.js", loading_method="defer")
     app.connect("config-inited", complete_config, priority=900)
     app.connect("html-page-context", dress, priority=900)
+    app.connect("build-finished", repair)
     app.add_post_transform(Opening)
     offline.setup(app)
