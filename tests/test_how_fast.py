@@ -39,7 +39,7 @@ def test_every_table_is_whole_and_says_how_it_was_made(tables: dict[str, speed.M
 
 def test_tokenizers(tables: dict[str, speed.Measured]) -> None:
     ours = [
-        f"{row['times_best_peer']:.2f} ×"
+        f"{row['times_best_peer']:.2f}\u00a0×"
         for row in rows("tokenizer")
         if row["contender"] == "llm_core"
     ]
@@ -51,12 +51,12 @@ def test_training(tables: dict[str, speed.Measured]) -> None:
     for row in rows("train_step"):
         if row.get("contender") == "llm_core":
             shipped = min(row[f"times_{peer}_as_shipped"] for peer in ("transformers", "litgpt"))
-            wanted += [f"{row['times_best_peer_in_bf16']:.2f} ×", f"{shipped:.2f} ×"]
+            wanted += [f"{row['times_best_peer_in_bf16']:.2f}\u00a0×", f"{shipped:.2f}\u00a0×"]
     assert speeds(tables["Training steps"]) == wanted
     by = {row["contender"]: row for row in rows("story_step")}
     assert speeds(tables["Training the stories' model"]) == [
-        f"{by['train']['times_plain']:.2f} ×",
-        f"{by['train, compiled']['times_plain_compiled']:.2f} ×",
+        f"{by['train']['times_plain']:.2f}\u00a0×",
+        f"{by['train, compiled']['times_plain_compiled']:.2f}\u00a0×",
     ]
 
 
@@ -73,9 +73,9 @@ def test_generation(tables: dict[str, speed.Measured]) -> None:
         }
         best = min(here["llm_core"], here["llm_core in PyTorch"])
         gain = here["llm_core"] / best
-        wanted.append(f"{ours['times_best_pytorch_peer'] * gain:.2f} ×")
+        wanted.append(f"{ours['times_best_pytorch_peer'] * gain:.2f}\u00a0×")
         if "times_llama_cpp" in ours:
-            wanted.append(f"{ours['times_llama_cpp'] * gain:.2f} ×")
+            wanted.append(f"{ours['times_llama_cpp'] * gain:.2f}\u00a0×")
     assert speeds(tables["Generating with GPT-2 124M"]) == wanted
 
 
@@ -91,4 +91,4 @@ def test_attention(tables: dict[str, speed.Measured]) -> None:
     seconds = {(r["kind"], r["length"]): r["seconds"] for r in rows("attention") if r["backward"]}
     longest = max(length for _, length in seconds)
     gain = seconds["table", longest] / seconds["fused", longest]
-    assert speeds(tables["Attention, forward and backward"])[-1] == f"{gain:.2f} ×"
+    assert speeds(tables["Attention, forward and backward"])[-1] == f"{gain:.2f}\u00a0×"

@@ -53,7 +53,7 @@ def rounds(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def times(a: float, b: float) -> str:
-    return f"{a / b:.2f} ×"
+    return f"{a / b:.2f}\u00a0×"
 
 
 def fastest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
