@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llm_core.dataset import check_state
+from llm_core.dataset import check_state, count_in
 from llm_core.generate import stream as stream_ids
 from llm_core.loss import IGNORE
 from llm_core.model import GPT
@@ -109,6 +109,8 @@ def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     turns: list[tuple[str, str]] = []
     system: list[str] = []
     for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"message {number} is {message!r}; it must have a role and a content")
         role, text = message.get("role"), message.get("content")
         if role not in ROLES or not isinstance(text, str):
             raise ValueError(
@@ -315,7 +317,8 @@ class Conversations(Iterator[dict[str, Tensor]]):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state()`` was taken. Raises ValueError where the conversations differ."""
         check_state(state, self._identity())
-        self.epoch, self.n_taken, self._order = int(state["epoch"]), int(state["n_taken"]), []
+        self.epoch, self.n_taken = count_in(state, "epoch"), count_in(state, "n_taken")
+        self._order = []
         if self.n_taken:
             self._plan()
 

@@ -25,11 +25,22 @@ from torch import Tensor, nn
 
 from llm_core import runtime
 from llm_core.config import GPTConfig
-from llm_core.model import GPT
+from llm_core.model import GPT, parameter_table
 
 FORMAT = "llm_core checkpoint 1"
 MANIFEST, WEIGHTS, STATE = "checkpoint.json", "model.safetensors", "state.safetensors"
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# What json must give for each field of a manifest.
+KINDS: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "config": (dict,),
+    "tokenizer_hash": (str, type(None)),
+    "optimizer": (dict, type(None)),
+    "data": (dict, type(None)),
+    "extra": (dict,),
+    "sha256": (dict,),
+}
 
 
 class CheckpointError(ValueError):
@@ -73,7 +84,19 @@ class Checkpoint:
     extra: dict[str, Any] = field(repr=False)
 
     def model(self) -> GPT:
-        """A model with these weights, in their dtype and memory, in evaluation mode."""
+        """A model with these weights, in their dtype and memory, in evaluation mode.
+
+        Raises CheckpointError where they are not those of the config, before a model is made.
+        """
+        n_tensors, n_numbers = len(self.weights), sum(t.numel() for t in self.weights.values())
+        wanted = sum(parameter_table(self.config).values())
+        if wanted != n_numbers or self.config.n_layer > n_tensors:
+            raise CheckpointError(
+                f"{self.path} holds {n_numbers} numbers in {n_tensors} tensors, a model of "
+                f"{self.config} has {wanted}; {MANIFEST} was altered"
+            )
+        if len(dtypes := {tensor.dtype for tensor in self.weights.values()}) > 1:
+            raise CheckpointError(f"{self.path} has {sorted(map(str, dtypes))}, a model one dtype")
         with torch.device("meta"):
             model = GPT(self.config)
         load_weights(model, self.weights, self.path)
@@ -230,6 +253,9 @@ def _manifest(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path / MANIFEST} is no {FORMAT}{_remedy(path)}")
+    for name, kinds in KINDS.items():
+        if not isinstance(manifest.get(name, ()), kinds):
+            raise CheckpointError(f"{path / MANIFEST} was altered ({name!r}){_remedy(path)}")
     return manifest
 
 
@@ -266,14 +292,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             )
         path = list(found.values())[-1]
     manifest = _manifest(path)
-    if not isinstance(manifest.get("sha256"), dict):
-        raise CheckpointError(f"{path / MANIFEST} was altered (no sha256){_remedy(path)}")
     weights, state = (_tensors(path, name, manifest) for name in (WEIGHTS, STATE))
     try:
         plain = manifest["optimizer"]
         return Checkpoint(
             path=path,
-            step=int(manifest["step"]),
+            step=manifest["step"],
             config=GPTConfig.from_dict(manifest["config"]),
             tokenizer_hash=manifest["tokenizer_hash"],
             weights=weights,
@@ -299,6 +323,8 @@ def _check_shapes(
                 f"{source}: {name} has shape {found.get(name)}, the model wants "
                 f"{shapes.get(name)}; load it into a model of the same config, with the same parts"
             )
+        if weights[name].dtype not in FLOATS:
+            raise CheckpointError(f"{source}: {name} is {weights[name].dtype}, which no model is")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:
@@ -316,14 +342,21 @@ def _restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer)
             f"{checkpoint.path} was saved without its optimizer; start a new run from its weights "
             "with Checkpoint.model()"
         )
-    kept = [len(group["params"]) for group in checkpoint.optimizer["param_groups"]]
     ours = [len(group["params"]) for group in optimizer.param_groups]
+    try:
+        kept = [len(group["params"]) for group in checkpoint.optimizer["param_groups"]]
+        if kept == ours:
+            optimizer.load_state_dict(checkpoint.optimizer)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: the state of its optimizer was altered ({error!r})"
+            f"{_remedy(checkpoint.path)}"
+        ) from error
     if kept != ours:
         raise CheckpointError(
             f"{checkpoint.path} belongs to a run with groups of {kept} tensors that learn, this "
             f"one has {ours}; freeze the same parts and take the same optimizer"
         )
-    optimizer.load_state_dict(checkpoint.optimizer)
 
 
 def restore(
@@ -334,7 +367,7 @@ def restore(
     """Put weights, optimizer and random generators where they stood; the batches restore their own.
 
     Raises CheckpointError if the model has another config or other parts, if others of them learn,
-    or if the checkpoint has no optimizer state.
+    if the checkpoint has no optimizer state, or if that of optimizer or generators is damaged.
     """
     if checkpoint.config != model.config:
         raise CheckpointError(
@@ -348,6 +381,12 @@ def restore(
     with torch.no_grad():
         for name, tensor in state.items():
             tensor.copy_(checkpoint.weights[name])
-    torch.set_rng_state(checkpoint.random["random.cpu"])
-    if "random.cuda" in checkpoint.random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(checkpoint.random["random.cuda"])
+    try:
+        torch.set_rng_state(checkpoint.random["random.cpu"])
+        if "random.cuda" in checkpoint.random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(checkpoint.random["random.cuda"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path / STATE} holds no state of a generator ({error})"
+            f"{_remedy(checkpoint.path)}"
+        ) from error

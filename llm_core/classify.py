@@ -27,7 +27,7 @@ from llm_core import checkpoint, lora
 from llm_core.checkpoint import CheckpointError
 from llm_core.config import GPTConfig
 from llm_core.curriculum import Batch
-from llm_core.dataset import check_state
+from llm_core.dataset import check_state, count_in
 from llm_core.evaluate import Calibration, Share, calibration
 from llm_core.generate import evaluating
 from llm_core.model import GPT
@@ -184,7 +184,7 @@ class Batches(Iterator[Batch]):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state()`` was taken. Raises ValueError for other examples or settings."""
         check_state(state, self._identity)
-        self.position = int(state["position"])
+        self.position = count_in(state, "position")
 
 
 # --- learning -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ models. Chapter 4 derives the fields one by one, chapter 3 those of attention.
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -20,12 +19,15 @@ MLPKind = Literal["gelu", "gelu_tanh", "swiglu"]
 Bias = Literal["all", "attention", "mlp", "none"]
 Layout = Literal["half", "interleaved"]
 ScalingKind = Literal["linear", "llama3", "yarn"]
+LARGEST = 1 << 63  # beyond it a tensor can have no side, and a float is soon infinite
 
 
 def _check_choices(config: object) -> None:
-    """Raise ValueError where a field that is a ``Literal`` holds something else."""
+    """Raise ValueError where a field that is a ``Literal`` or a truth value is something else."""
     for field, hint in get_type_hints(type(config)).items():
         value, choices = getattr(config, field), get_args(hint)
+        if hint is bool and not isinstance(value, bool):
+            raise ValueError(f"{field}={value!r} must be True or False")
         if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
             raise ValueError(f"{field}={value!r} is unknown; choose one of {', '.join(choices)}")
 
@@ -35,17 +37,19 @@ def _check_numbers(config: object, least: dict[str, float]) -> None:
     for field, bound in least.items():
         value = getattr(config, field)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not bound <= value < math.inf:
-            raise ValueError(f"{field}={value!r} must be a number of at least {bound}")
+        if not number or not bound <= value < LARGEST:
+            rule = f"a number of at least {bound} and below 2**63"
+            raise ValueError(f"{field}={value!r} must be {rule}")
         if isinstance(bound, int) and not isinstance(value, int):
             raise ValueError(f"{field}={value!r} must be a whole number; try {round(value)}")
 
 
 def _check_positive(config: object, names: tuple[str, ...]) -> None:
-    """Raise ValueError where a field is not a number above 0."""
+    """Raise ValueError where a field is not a number above 0, or one too large or small to use."""
     for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name}={getattr(config, name)} must be above 0")
+        value = getattr(config, name)
+        if not isinstance(value, int | float) or not 1 / LARGEST < value < LARGEST:
+            raise ValueError(f"{name}={value!r} must be above 0, between 2**-63 and 2**63")
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,13 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check_numbers(self, {"factor": 1.0})
+        _check_numbers(self, {"factor": 1.0, "original_context_length": 0})
         if self.kind != "linear" and self.original_context_length < 1:
             raise ValueError(
                 f"original_context_length={self.original_context_length} must be the context "
                 f"length of training, at least 1, for rope scaling {self.kind!r}; give it"
             )
-        _check_positive(self, ("beta_fast", "beta_slow"))
+        _check_positive(self, ("beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor"))
         if self.attention_factor is not None:
             _check_positive(self, ("attention_factor",))
         if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from llm_core.dataset import count_in
+
 Batch = Mapping[str, Tensor]
 
 
@@ -54,14 +56,16 @@ class Stages(Iterator[Batch]):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state()`` was taken. Raises ValueError where the sources differ."""
-        if len(state.get("sources", ())) != len(self.stages):
+        sources = state.get("sources") if isinstance(state, Mapping) else None
+        n_stages = len(sources) if isinstance(sources, list) else 0
+        if n_stages != len(self.stages):
             raise ValueError(
-                f"this state was taken with {len(state.get('sources', ()))} stages, and there are "
+                f"this state was taken with {n_stages} stages, and there are "
                 f"{len(self.stages)}; make the same stages, or start without a state"
             )
         for (source, _), its_state in zip(self.stages, state["sources"], strict=True):
             source.restore(its_state)
-        self.stage, self.n_taken = int(state["stage"]), int(state["n_taken"])
+        self.stage, self.n_taken = count_in(state, "stage"), count_in(state, "n_taken")
 
 
 class WeightedBatches(Iterator[Batch]):
@@ -110,4 +114,4 @@ class WeightedBatches(Iterator[Batch]):
         if "batches" not in state:
             raise ValueError("this state is not one of weighted batches; start without a state")
         self.batches.restore(state["batches"])
-        self.n_taken = int(state["n_taken"])
+        self.n_taken = count_in(state, "n_taken")

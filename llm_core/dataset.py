@@ -197,18 +197,31 @@ class Batches(Iterator[dict[str, torch.Tensor]]):
         another data set, tokenizer, seed, context length or order.
         """
         check_state(state, self._identity())
-        self.position = int(state["position"])
+        self.position = count_in(state, "position")
         self._planned = []
 
 
 def check_state(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise ValueError where a state was taken of batches with other settings than these."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{state!r} is no state of batches; start without a state")
     for name, ours in identity.items():
         if state.get(name) != ours:
             raise ValueError(
                 f"this state was taken with {name}={state.get(name)!r}, these batches have "
                 f"{name}={ours!r}; make them with the same {name}, or start without a state"
             )
+
+
+def count_in(state: Mapping[str, Any], name: str) -> int:
+    """A count that a state holds. Raises ValueError where it is none that batches could reach."""
+    value = state.get(name)
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError(
+            f"this state has {name}={value!r}, which must be a whole number of at least 0; start "
+            "without a state"
+        )
+    return value
 
 
 def _check(data: Dataset, batch_size: int, context_length: int, rank: int, world_size: int) -> None:

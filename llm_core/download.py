@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ FIRST_WAIT_SECONDS = 0.5  # doubled after each attempt
 LONGEST_WAIT_SECONDS = 30.0
 TIMEOUT_SECONDS = (10, 60)  # to connect, between two pieces
 CHUNK_BYTES = 1 << 18
+HEADER = re.compile(r"[!-~][ -~]{0,999}")  # what a header may hold
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -82,14 +84,22 @@ def _version(headers: Any) -> str | None:
     return version
 
 
+def _version_begun(url: str, part: Path) -> str | None:
+    """The version that a partial file was begun from; None where no sound note says so."""
+    try:
+        begun = json.loads(_note_path(part).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    version = begun.get("version") if isinstance(begun, dict) and begun.get("url") == url else None
+    return version if isinstance(version, str) and HEADER.fullmatch(version) else None
+
+
 def _request_headers(url: str, part: Path, sha256: str | None) -> dict[str, str]:
     """Headers that ask for the rest of a partial file; a part that cannot be trusted is removed."""
     headers = {"Accept-Encoding": "identity"}  # a range of compressed bytes would be of no use
     if not _size(part):
         return headers
-    note = _note_path(part)
-    begun = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    version = begun.get("version") if begun.get("url") == url else None
+    version = _version_begun(url, part)
     if version is None and sha256 is None:
         part.unlink()
         return headers
@@ -112,7 +122,7 @@ def _offset_served(response: Any, part: Path) -> int:
         raise _Broken(f"the server has no bytes from {had} on (Content-Range: {served or 'none'})")
     if status in TEMPORARY:
         after = response.headers.get("Retry-After", "")
-        raise _Broken(f"status {status}", float(after) if after.isdigit() else 0.0)
+        raise _Broken(f"status {status}", float(after) if after.isdecimal() else 0.0)
     raise DownloadError(
         f"{response.url} answered {status} {response.reason}; the file has moved or needs a "
         "permission: look for its new address, or fetch it by hand"
@@ -122,7 +132,7 @@ def _offset_served(response: Any, part: Path) -> int:
 def _receive(response: Any, part: Path, offset: int, bar: Any) -> None:
     """Write the body behind ``offset``; raises _Broken if it is shorter than announced."""
     announced = response.headers.get("Content-Length", "")
-    expected = offset + int(announced) if announced.isdigit() else None
+    expected = offset + int(announced) if announced.isdecimal() else None
     bar.total, bar.n = expected, offset
     with part.open("ab" if offset else "wb") as file:
         # read1 hands over what has come; read would lose the last piece when the line breaks.
@@ -194,7 +204,12 @@ def _alone(part: Path) -> Iterator[None]:
 
 def _trusted_hash(target: Path) -> str | None:
     record = target.with_name(f"{target.name}.sha256")
-    return record.read_text(encoding="utf-8").split()[0] if record.exists() else None
+    if not record.exists():
+        return None
+    known = record.read_bytes().split(maxsplit=1)[:1]
+    if not known or not re.fullmatch(b"[0-9a-fA-F]{64}", known[0]):
+        raise ChecksumError(f"{record} holds no sha256; delete it to trust what comes next")
+    return known[0].decode()
 
 
 def _trust(target: Path, sha256: str) -> None:

@@ -36,6 +36,7 @@ from llm_core.tokenizer import Tokenizer
 StrPath = str | os.PathLike[str]
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILE_NAME = re.compile(r"[\w-][\w.-]{0,200}\.safetensors", re.ASCII)
 SHARD_BYTES = 2 << 30
 PREFIXES = {"gpt2": "transformer.", "llama": "model."}
 # What old versions saved beside the weights: masks and frequencies, made anew by every program.
@@ -163,7 +164,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{folder / INDEX} has no weight_map; fetch or save it again")
     for name in weight_map.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+        if not isinstance(name, str) or not FILE_NAME.fullmatch(name):
             raise CheckpointError(
                 f"{folder / INDEX} names {brief(name)}, which is no safetensors file in its folder"
             )

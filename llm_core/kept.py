@@ -53,7 +53,8 @@ def alone(folder: Path) -> Iterator[None]:
 def finished(folder: Path, run: Callable[[], History]) -> History:
     """What happened in a run, which begins or goes on unless the folder says that it is over.
 
-    Raises KeyboardInterrupt where it was interrupted; asked again, it goes on from there.
+    Raises KeyboardInterrupt where it was interrupted; asked again, it goes on from there. Raises
+    CheckpointError where what it left is damaged.
     """
     path = folder / RESULT
     with alone(folder):
@@ -63,9 +64,10 @@ def finished(folder: Path, run: Callable[[], History]) -> History:
                 raise KeyboardInterrupt(f"training ended at step {history.n_steps}")
             with runtime.atomic_write(path, "w") as file:
                 json.dump(asdict(history), file)
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["evaluations"] = [(step, values) for step, values in record["evaluations"]]
-    return History(**record)
+    try:
+        return History.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it and ask again") from error
 
 
 def last(folder: Path, n_steps: int, part: str = "") -> Checkpoint:

@@ -243,6 +243,36 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+def _settings(path: Path, metadata: Mapping[str, str]) -> tuple[int, float, list[str]]:
+    """r, alpha and the names of layers."""
+    try:
+        layers = json.loads(metadata["targets"])
+        if not isinstance(layers, list) or not all(isinstance(name, str) for name in layers):
+            raise ValueError("targets are no names")
+        return int(metadata["r"]), float(metadata["alpha"]), layers
+    except (KeyError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no adapter ({error!r}); save it anew") from error
+
+
+def _checked(
+    path: Path, model: nn.Module, tensors: Mapping[str, Tensor], r: int, layers: Sequence[str]
+) -> set[str]:
+    """The names of every A and B. Raises CheckpointError where a tensor does not fit the model."""
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    ours: dict[str, tuple[int, ...]] = {}
+    for name in layers:
+        weight = shapes.get(f"{name}.weight", ())
+        if len(weight) != 2:
+            raise CheckpointError(f"{path}: the model has no linear layer {name!r}")
+        ours |= {f"{name}.a": (r, weight[1]), f"{name}.b": (weight[0], r)}
+    for name in sorted(tensors.keys() | ours.keys()):
+        wanted = ours.get(name) or shapes.get(name.replace(".base.", "."))
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != wanted:
+            raise CheckpointError(f"{path}: {name} has shape {found}, the model wants {wanted}")
+    return set(ours)
+
+
 def load(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
     """Attach what ``save`` wrote to a model like the one it was saved from; return layers' names.
 
@@ -257,15 +287,18 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
         raise ValueError(
             f"the model has {len(there)} LoRA parts already; merge them first with lora.merge"
         )
-    if metadata["base"] != _base(model):
+    if metadata.get("base") != _base(model):
         raise CheckpointError(
             f"{path} belongs to a model with other parameters or other shapes; load it into one "
             "made as that was"
         )
-    layers = json.loads(metadata["targets"])
-    ours = {f"{name}.{part}" for name in layers for part in ("a", "b")}
+    r, alpha, layers = _settings(Path(path), metadata)
+    ours = _checked(Path(path), model, tensors, r, layers)
     others = [name.replace(".base.", ".") for name in tensors if name not in ours]
-    names = attach(model, int(metadata["r"]), float(metadata["alpha"]), layers, others)
+    try:
+        names = attach(model, r, alpha, layers, others)
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit the model: {error}") from error
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in tensors.items():

@@ -79,6 +79,17 @@ class Muon(AdamW):
                     "one stream to another can be made orthogonal: give the rest without matrices"
                 )
 
+    def _means(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("mean",) if group["matrices"] else super()._means(group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As ``AdamW``'s; which groups have matrices, and their momentum, must be as here."""
+        for given, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            for name in ("matrices", "momentum"):
+                if given[name] != group[name]:
+                    raise ValueError(f"a group has {name}={given[name]}, here {group[name]}")
+        super().load_state_dict(state_dict)
+
     def _move_group(self, group: dict[str, Any]) -> None:
         if not group["matrices"]:
             super()._move_group(group)
@@ -97,7 +108,7 @@ class Muon(AdamW):
         """Move matrices of one shape."""
         ahead = []
         for parameter in parameters:
-            gradient, state = self._begin(parameter, "mean")
+            gradient, state = self._begin(parameter, group)
             state["mean"].lerp_(gradient.to(state["mean"].dtype), 1 - group["momentum"])
             ahead.append(gradient.lerp(state["mean"].to(gradient.dtype), group["momentum"]))
         updates = orthogonalized(torch.stack(ahead))

@@ -41,6 +41,22 @@ def _fresh(parameter: Tensor, means: tuple[str, ...]) -> dict[str, Tensor]:
     return state if parameter.dtype == dtype else {**state, "master": like.copy_(parameter)}
 
 
+def _check_state(found: dict[str, Tensor], parameter: Tensor, means: tuple[str, ...]) -> None:
+    """Raise ValueError unless the state is such as ``_fresh`` makes it, or none yet.
+
+    The fused update believes what it is given: it would write beyond the end of a mean too short.
+    """
+    fresh = _fresh(parameter.detach().to("meta"), means)
+    wanted, given = (
+        {name: (tuple(t.shape), t.dtype) for name, t in state.items()} for state in (fresh, found)
+    )
+    if given and given != wanted:
+        raise ValueError(
+            f"a parameter of shape {tuple(parameter.shape)} has the state {given}, and moves by "
+            f"{wanted}; load the state of the same optimizer on the same model"
+        )
+
+
 def _update(
     exact: Tensor,
     mean: Tensor,
@@ -120,8 +136,12 @@ class AdamW(torch.optim.Optimizer):
             if parameter.grad is not None:
                 self._move(parameter, group)
 
-    def _begin(self, parameter: Tensor, *means: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The gradient of a parameter and its state, with these means, at its next step."""
+    def _means(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """What is kept of the past gradients of a group's parameters."""
+        return "mean", "square"
+
+    def _begin(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient of a parameter of a group and its state at its next step."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if gradient.is_sparse:
@@ -135,12 +155,12 @@ class AdamW(torch.optim.Optimizer):
                 "place; make it of a tensor.contiguous()"
             )
         if not state:
-            state.update(_fresh(parameter, means))
+            state.update(_fresh(parameter, self._means(group)))
         state["step"] += 1
         return gradient, state
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient, state = self._begin(parameter, "mean", "square")
+        gradient, state = self._begin(parameter, group)
         master = state.get("master", parameter)
         mean, square = state["mean"].view(-1), state["square"].view(-1)
         if master is parameter:
@@ -153,7 +173,20 @@ class AdamW(torch.optim.Optimizer):
             rounded.copy_(exact)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` gave, to the last bit."""
+        """Take up what ``state_dict`` gave, to the last bit.
+
+        Raises ValueError, and changes nothing, for what is no state of these parameters.
+        """
+        for given, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            if missing := group.keys() - given.keys():
+                raise ValueError(f"a group of the state has no {min(missing)}")
+            _check(given["lr"], given["betas"], given["eps"], given["weight_decay"])
+            for key, parameter in zip(given["params"], group["params"], strict=True):
+                found = state_dict["state"].get(key, {})
+                _check_state(found, parameter, self._means(group))
+        known = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        if strange := set(state_dict["state"]) - set(known):
+            raise ValueError(f"there is a state of {strange}, which are in no group")
         super().load_state_dict(state_dict)
         # torch has cast all but the step to the dtype of the parameter: masters would be lost. A
         # step read from a file is on the CPU, where the fused update of a GPU cannot reach it.

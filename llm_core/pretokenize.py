@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import math
 import os
 import re
 import sys
@@ -41,6 +42,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCH_BYTES = 4 << 20
+MOST_PIECES = 1 << 16  # of a pattern, its repetitions written out as regex has them; a second
+COUNT = re.compile(r"(?<=[{,])\d+(?=[,}])")
+# (?x) hides counts from COUNT, (?R), (?1), (?&name) call themselves, (?(1)) panics in tiktoken, and
+# what stands before \K would be lost.
+NOT_TAKEN = re.compile(r"\(\?(?:[\w-]*[xR]|[+-]?\d|&|P>|\()|\\K")
 
 
 class Readable(Protocol):
@@ -223,18 +229,31 @@ def batches(
 # --- counting -------------------------------------------------------------------------------------
 
 
+def _check_size(pattern: str) -> None:
+    """Raise ValueError where a few characters ask for a regular expression of gigabytes."""
+    counts = (int(digits.lstrip("0")[:12] or 1) for digits in COUNT.findall(pattern))
+    n_pieces = len(pattern) * math.prod(counts)
+    if n_pieces > MOST_PIECES or NOT_TAKEN.search(pattern):
+        raise ValueError(
+            f"pattern {pattern[:60]!r} repeats too much, calls itself, has a condition, \\K or the "
+            "flag x; write it without, and with small counts"
+        )
+
+
 def resolve(pattern: str | None) -> str | None:
     """A pattern for its name ("gpt2", "cl100k", "o200k"); any other pattern as it is.
 
-    Raises ValueError for a pattern that doesn't compile or that matches the empty string.
+    Raises ValueError for a pattern that doesn't compile, that matches the empty string or whose
+    compiled form would be huge: a pattern may come from a file of somebody else.
     """
     if pattern is None or pattern in SCANNERS:
         return pattern
     if pattern in PATTERNS:
         return PATTERNS[pattern]
+    _check_size(pattern)
     try:
         matches_nothing = regex.compile(pattern).match("") is not None
-    except regex.error as error:
+    except (regex.error, ValueError, KeyError, RuntimeError) as error:  # regex raises all of them
         raise ValueError(
             f"pattern {pattern!r} is no regular expression: {error}; "
             f"give one, or a name: {', '.join(PATTERNS)}"
@@ -245,10 +264,13 @@ def resolve(pattern: str | None) -> str | None:
 
 
 def covering(pattern: str | None) -> str:
-    """The pattern made to match all of a text: a character that it would skip stands alone."""
+    """The pattern made to match all of a text: a character that it would skip stands alone.
+
+    An empty match, as of a lookahead, is none: ``\\G`` is where the search began.
+    """
     if pattern is None:
         return r"[\s\S]+"
-    return pattern if pattern in SCANNERS else rf"(?:{pattern})|[\s\S]"
+    return pattern if pattern in SCANNERS else rf"(?:{pattern})(?!\G)|[\s\S]"
 
 
 def ordered_map(

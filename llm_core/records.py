@@ -112,8 +112,7 @@ def _text(path: StrPath) -> str:
 
 def _utf8(raw: str, value: Any) -> Any:
     """The value that was made from ``raw``, or that ``raw`` has a byte which is not UTF-8."""
-    wrong = NOT_UTF8.search(raw)
-    if wrong is None:
+    if (wrong := NOT_UTF8.search(raw)) is None:
         return value
     problem = f"has the byte 0x{ord(wrong[0]) - 0xDC00:02x}, which is not UTF-8; save it as UTF-8"
     return _Malformed(None, problem, raw.count("\n", 0, wrong.start()))
@@ -127,14 +126,14 @@ def _skip(text: str, at: int) -> int:
 
 
 def _decoded(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value that begins there and where it ends; a _Malformed and -1 where it doesn't."""
+    """The JSON value that begins there and its end; a _Malformed and -1, or -2 for its depth."""
     try:
         value, end = json.JSONDecoder().raw_decode(text, start)
     except json.JSONDecodeError as error:
         n_lines = text.count("\n", start, error.pos)
         return _Malformed(None, f"is not JSON ({error.msg}: column {error.colno})", n_lines), -1
     except RecursionError:
-        return _Malformed(None, "is nested too deep; a record is flat"), -1
+        return _Malformed(None, "is nested too deep; a record is flat"), -2
     except ValueError:
         return _Malformed(None, "has a number with more digits than Python reads"), -1
     return _utf8(text[start:end], value), end
@@ -156,7 +155,7 @@ def _lines(text: str) -> Iterator[Found]:
 def _element(text: str, at: int) -> tuple[Any, int]:
     """As ``_decoded``, up to the comma or the ] that has to follow."""
     value, end = _decoded(text, at)
-    stop = _skip(text, end) if end >= 0 else -1
+    stop = _skip(text, end) if end >= 0 else end
     if end >= 0 and text[stop : stop + 1] not in (",", "]"):
         problem = "is followed by neither a comma nor the ] that ends the array"
         return _Malformed(None, problem, text.count("\n", at, end)), -1
@@ -175,7 +174,7 @@ def _array(text: str, start: int) -> Iterator[Found]:
     while text[stop : stop + 1] != "]":
         record, stop = _element(text, at)
         after = _skip(text, stop + 1) if stop >= 0 else -1
-        if stop < 0 and not margin.strip() and (following := beginning.search(text, at)):
+        if stop == -1 and not margin.strip() and (following := beginning.search(text, at)):
             stop = after = following.end()
         if stop < 0:
             record.problem += ", and nothing after it can be read"
@@ -183,6 +182,8 @@ def _array(text: str, start: int) -> Iterator[Found]:
         if stop < 0:
             return
         line, at = line + text.count("\n", at, after), after
+        if at == stop > 1 << 16:  # the errors of json count lines from the start of their text
+            text, stop, at = text[at - len(margin) :], len(margin), len(margin)
     if text[stop + 1 :].strip():
         yield line, _Malformed(None, "is none: it stands behind the end of the array")
 
@@ -354,10 +355,9 @@ def _table(
     if isinstance(names, _Malformed):
         raise RecordError(path, line + names.n_lines, names.field, names.problem)
     names = [name.strip() for name in names]
-    for name in wanted:
-        if name not in names:
-            problem = f"is no column; there are {_names(names)}"
-            raise RecordError(path, line, name, problem, COLUMNS_REMEDY)
+    if missing := [name for name in wanted if name not in names]:
+        problem = f"is no column; there are {_names(names)}"
+        raise RecordError(path, line, missing[0], problem, COLUMNS_REMEDY)
     for line, row in rows:
         yield line, row if isinstance(row, _Malformed) else _named(names, row)
 

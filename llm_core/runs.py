@@ -35,6 +35,8 @@ from llm_core.trainconfig import TrainConfig
 StrPath = str | os.PathLike[str]
 
 RECORD, TOKENIZER = "run.json", "tokenizer.json"
+# What comes of a record that is cut, too deep, or holds other values than it should.
+UNREADABLE = ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
 LEAST_BYTES = 1_000  # below that neither words nor a validation set come out
 VALIDATION_SHARE = 10  # one document of ten, but not more than about MOST_VALIDATION
 MOST_VALIDATION = 1_000
@@ -193,7 +195,7 @@ class Run:
             model, train = GPTConfig.from_dict(fields["model"]), fields["train"]
             rows = {name: tuple(v) for name, v in train.items() if isinstance(v, list)}
             return cls(**{**fields, "model": model, "train": TrainConfig(**{**train, **rows})})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{path} is not what train wrote ({error}); train anew") from error
 
     def changed(self, typed: Mapping[str, Any]) -> Run:

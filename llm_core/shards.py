@@ -13,9 +13,11 @@ import hashlib
 import json
 import mmap
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -112,8 +114,43 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_shard(value: Any) -> bool:
+    """Whether a json value names a file beside the json, its ids and its sha256."""
+    if not isinstance(value, dict) or not isinstance(value.get("sha256"), str):
+        return False
+    name = value.get("file")
+    plain = isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.bin", name) is not None
+    return plain and _is_count(value.get("n_tokens"))
+
+
+def _check_fields(path: Path, manifest: dict[str, Any]) -> None:
+    """Raise DatasetError, naming the field, where one is missing or no such thing."""
+    listed = manifest.get("shards")
+    fits = {
+        "shards": isinstance(listed, list) and all(map(_is_shard, listed)),
+        "end_id": manifest.get("end_id", -1) is None or _is_count(manifest.get("end_id")),
+        "tokenizer": isinstance(manifest.get("tokenizer"), str),
+        "metadata": isinstance(manifest.get("metadata"), dict),
+        **{
+            name: _is_count(manifest.get(name))
+            for name in ("n_tokens", "n_documents", "vocab_size")
+        },
+    }
+    for name, fit in fits.items():
+        if not fit:
+            raise DatasetError(f"{path}: {name!r} was altered; write the data set again")
+
+
 def _check_shard(shard: Shard, dtype: np.dtype[Any], verify: bool) -> None:
-    if not shard.path.exists():
+    try:
+        there = shard.path.is_file()
+    except OSError:  # a name that no file can have
+        there = False
+    if not there:
         raise DatasetError(f"shard {shard.path} is missing; write the data set again")
     size, expected = shard.path.stat().st_size, shard.n_tokens * dtype.itemsize
     if size != expected:
@@ -155,22 +192,12 @@ def load(
     """
     described_in = manifest_path(path)
     manifest = _read_manifest(described_in)
-    try:
-        return _opened(described_in, manifest, verify, random_access)
-    except (KeyError, TypeError, OverflowError) as error:
+    if manifest.get("dtype") not in tuple(DTYPES):
         raise DatasetError(
-            f"{described_in} was altered ({error!r}); write the data set again"
-        ) from error
-
-
-def _opened(
-    described_in: Path, manifest: dict[str, Any], verify: bool, random_access: bool
-) -> Dataset:
-    if manifest["dtype"] not in DTYPES:
-        raise DatasetError(
-            f"{described_in}: dtype {manifest['dtype']!r} must be one of {', '.join(DTYPES)}; "
-            "write the data set again"
+            f"{described_in}: dtype {brief(manifest.get('dtype'))} must be one of "
+            f"{', '.join(DTYPES)}; write the data set again"
         )
+    _check_fields(described_in, manifest)
     dtype = DTYPES[manifest["dtype"]]
     shards = tuple(
         Shard(described_in.with_name(one["file"]), one["n_tokens"], one["sha256"])

@@ -191,7 +191,7 @@ class _Keeper:
         if self.tokenizer_hash is not None:
             last.check_tokenizer(self.tokenizer_hash)
         recorded, ours = last.extra.get("config"), _as_json(run)
-        if recorded is None or last.data is None:
+        if not isinstance(recorded, dict) or last.data is None:
             raise CheckpointError(
                 f"{last.path} was not written by train, so the run that led to it cannot go on; "
                 "start a new one from its weights with Checkpoint.model()"
@@ -208,8 +208,7 @@ class _Keeper:
             )
         checkpoint.restore(last, run.model, run.optimizer)
         run.batches.restore(last.data)
-        evaluations = [(step, values) for step, values in last.extra["history"].pop("evaluations")]
-        run.history = History(**last.extra["history"], evaluations=evaluations)
+        run.history = History.from_dict(last.extra.get("history"))
         run.history.stopped, self.saved_step = None, last.step
         self.tokenizer_hash = last.tokenizer_hash
 

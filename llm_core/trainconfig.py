@@ -6,8 +6,8 @@ Chapter 5 derives each setting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from llm_core.optim import cosine_lr, stable_decay_lr
 
@@ -108,6 +108,17 @@ class History:
     metrics: list[Metrics] = field(default_factory=list)
     evaluations: list[tuple[int, Metrics]] = field(default_factory=list)
     stopped: str | None = None
+
+    @classmethod
+    def from_dict(cls, given: Any) -> History:
+        """The history that ``asdict`` made plain. Raises ValueError for what is no such thing."""
+        try:
+            if not all(isinstance(given[one.name], list) for one in fields(cls)[:-1]):
+                raise TypeError("an entry that is no list")
+            evaluations = [(step, {**values}) for step, values in given["evaluations"]]
+            return cls(**{**given, "evaluations": evaluations})
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"this is no history of a run ({error})") from error
 
     @property
     def n_steps(self) -> int:

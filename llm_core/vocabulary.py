@@ -20,6 +20,7 @@ import tiktoken
 from llm_core.pretokenize import covering, utf8
 
 FILE_FORMAT = "llm_core tokenizer"
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 class Content(NamedTuple):
@@ -91,14 +92,19 @@ def ordinary_tokens(merges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
 
 
 def checked_specials(special_tokens: Iterable[str]) -> list[str]:
-    """Special tokens as a list. Raises ValueError for an empty, a repeated or a bare string."""
+    """Special tokens as a list.
+
+    Raises ValueError for an empty, a repeated or a bare string, and for half a surrogate pair,
+    which no file could hold.
+    """
     if isinstance(special_tokens, str):
         raise ValueError(f"special_tokens={special_tokens!r} is one str; put it in a list")
     strings: dict[str, None] = {}
     for string in special_tokens:
-        if not isinstance(string, str) or not string or string in strings:
+        if not isinstance(string, str) or not string or string in strings or HALF.search(string):
             raise ValueError(
-                f"special token {string!r} is empty, given twice or no str; leave it out"
+                f"special token {string!r} is empty, given twice, no str or has half a character; "
+                "leave it out"
             )
         strings[string] = None
     return list(strings)
@@ -181,7 +187,7 @@ def read_json(path: Path) -> Any:
     """The value in a json file. Raises ValueError, naming the file, if it holds none."""
     try:
         return json.loads(path.read_bytes().decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is no json (cut short?): {error}; get or save it again"
         ) from error
@@ -246,7 +252,10 @@ def gpt2_vocab(
     entries = read_json(vocab_json)
     if not is_map_to_ids(entries):
         raise ValueError(f"{vocab_json} does not map tokens to ids; get it again")
-    lines = merges_txt.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = merges_txt.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{merges_txt} is not UTF-8 ({error}); get it again") from error
     merges = parse_merges([x for x in lines if x and not x.startswith("#version")], merges_txt)
     ordinary = {readable(token) for token in ordinary_tokens(merges)}
     special = [token for token in entries if token not in ordinary]

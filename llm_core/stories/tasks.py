@@ -314,7 +314,8 @@ def _normal(text: str) -> str:
 
 
 def _in_words(word: str) -> str:
-    return NUMBERS[int(word)] if word.isdecimal() and int(word) < len(NUMBERS) else word
+    small = word.isdecimal() and len(word) < 9  # Python does not read numbers of any length
+    return NUMBERS[int(word)] if small and int(word) < len(NUMBERS) else word
 
 
 # --- how far the splits overlap -----------------------------------------------------------------
