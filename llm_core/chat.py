@@ -315,12 +315,20 @@ class Conversations(Iterator[dict[str, Tensor]]):
         return {**self._identity(), "epoch": self.epoch, "n_taken": self.n_taken}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go to where ``state()`` was taken. Raises ValueError where the conversations differ."""
+        """Go to where ``state()`` was taken.
+
+        Raises ValueError where the conversations differ, and for a place beyond an epoch's end.
+        """
         check_state(state, self._identity())
         self.epoch, self.n_taken = count_in(state, "epoch"), count_in(state, "n_taken")
         self._order = []
         if self.n_taken:
             self._plan()
+            if self.n_taken >= len(self._order):
+                raise ValueError(
+                    f"n_taken={self.n_taken} of this state is beyond the {len(self._order)} rows "
+                    "of an epoch; start without a state"
+                )
 
 
 # --- answering ----------------------------------------------------------------------------------

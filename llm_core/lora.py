@@ -270,6 +270,8 @@ def _checked(
         found = tuple(tensors[name].shape) if name in tensors else None
         if found != wanted:
             raise CheckpointError(f"{path}: {name} has shape {found}, the model wants {wanted}")
+        if not tensors[name].dtype.is_floating_point:
+            raise CheckpointError(f"{path}: {name} is {tensors[name].dtype}, which no weight is")
     return set(ours)
 
 

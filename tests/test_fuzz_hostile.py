@@ -234,6 +234,7 @@ def test_groups_that_no_optimizer_has_are_refused(spoiled, groups):
         read_checkpoint(spoiled)
 
 
+@pytest.mark.filterwarnings("error:Casting complex values")  # FAULT 20
 @SOME
 @given(data=st.data())
 def test_an_adapter_with_the_right_hash_fits_or_is_refused(sound, tmp_path, data):
@@ -286,11 +287,19 @@ def test_batches_go_on_from_any_state_or_refuse_it(sound, make, data):
     state = altered(data.draw, json.loads(json.dumps(make(loaded).state())))
     batches = make(loaded)
     try:
-        batches.restore(state if isinstance(state, dict) else {})
-        next(batches, None)
+        with soon():
+            batches.restore(state if isinstance(state, dict) else {})
+            next(batches, None)
     except ValueError as error:
         assert type(error) is ValueError
         assert "state" in str(error)
+
+
+def test_conversations_that_went_on_beyond_their_epoch_are_refused():
+    batches = Conversations([Rendered([1, 2, 3], [0, 1, 1])] * 3, 1, 8)
+    with soon(1), pytest.raises(ValueError, match="n_taken=99 of this state"):  # FAULT 19
+        batches.restore({**batches.state(), "n_taken": 99})
+        next(batches)
 
 
 # --- models of Hugging Face ---------------------------------------------------------------------
