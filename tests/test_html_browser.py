@@ -265,6 +265,15 @@ def test_a_solution_opens_by_keyboard_and_by_a_link_to_it(tab):
     body.wait_for(state="visible")
 
 
+def test_code_that_scrolls_in_an_opened_solution_is_a_stop_of_the_tab_key(tab):
+    show(tab, page_of(CHAPTERS[0]))
+    tab.evaluate(OPEN_SOLUTIONS)
+    code = "[...document.querySelectorAll('.solution pre')]"
+    wide = f"{code}.filter((e) => e.scrollWidth > e.clientWidth)"
+    assert tab.evaluate(f"{wide}.length") > 0
+    tab.wait_for_function(f"{wide}.every((e) => e.tabIndex === 0)")
+
+
 def test_tab_reaches_the_skip_link_first_and_the_focus_can_be_seen(tab):
     show(tab, page_of(CHAPTERS[0]))
     seen = []
