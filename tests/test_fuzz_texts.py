@@ -112,6 +112,12 @@ def test_the_other_readings_answer_or_refuse_a_changed_story(told, tokenizer, da
             assert type(error) is ValueError, name
 
 
+def test_ids_that_are_not_utf8_are_refused_at_once(told, tokenizer):
+    for before in ([], tokenizer.encode(told[0][:80])):
+        with soon(2), pytest.raises(ValueError, match="not UTF-8"):  # FAULT 21
+            stories.true_next([*before, *[255] * 20], tokenizer)
+
+
 @pytest.mark.parametrize("times", [30, 300])
 def test_a_text_of_many_stories_is_refused_where_the_second_begins(told, times):
     text = "\n".join(told[:3] * times)

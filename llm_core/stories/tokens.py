@@ -9,6 +9,7 @@ draws these distributions beside a model's.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -82,7 +83,11 @@ def _begun(pretokens: Pretokens, ids: Sequence[int], tokenizer: Tokenizer) -> tu
 
     Raises ValueError for ids that no text is encoded to.
     """
-    text, _ = decoded(tokenizer.decode_bytes(ids))
+    text, rest = decoded(tokenizer.decode_bytes(ids))
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(rest)  # a begun character is none yet
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no text has the ids {list(ids)}: behind {text!r} not UTF-8") from error
     pieces = pretokens.split(text)
     tail = pieces[-1] if pieces else ""
     head = "".join(pieces[:-1])
