@@ -74,6 +74,10 @@ class TrainConfig:
                 f"warmup_steps={self.warmup_steps} exceeds n_steps={self.n_steps}, so that max_lr "
                 "would never be reached; 2 to 10 % of the steps are usual"
             )
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(
+                f"decay_share={self.decay_share} is no share of the steps; it lies between 0 and 1"
+            )
         self.lr(self.n_steps)
 
     def lr(self, step: int) -> float:

@@ -255,7 +255,6 @@ def test_the_sound_folder_is_read(target, place):
     assert is_read(target, place)
 
 
-# FAULT 10: all of "result"; 13: the deep ones of "run"; 14: the long numbers of both vocabularies
 @EVERY_JSON
 @pytest.mark.parametrize("content", [*NO_JSON, *OF_ANOTHER_KIND], ids=lambda c: repr(c[:9]))
 def test_what_is_no_json_or_no_object_is_refused_by_the_files_name(target, content, place):
@@ -304,7 +303,6 @@ def documents(content):
         return [json.loads(line) for line in content.splitlines()]
 
 
-# FAULTS 1, 4, 7, 8, 9, 10, 13, 14, 17
 @EVERY_JSON
 @SOME
 @given(data=st.data())
@@ -339,7 +337,6 @@ def damaged(draw, content):
     return content
 
 
-# FAULT 14: merges that are not UTF-8
 @EVERY_FILE
 @SOME
 @given(data=st.data())

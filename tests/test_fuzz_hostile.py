@@ -106,9 +106,9 @@ def test_a_tokenizer_with_the_right_hash_works_or_is_refused(fields, data, tmp_p
     is_read(JSON["tokenizer"], tmp_path)
 
 
-HUGE = ["(?:" * 400 + "a" + ")" * 400, "(?:a{400}){400}", "(?x)(?:a{4 00}){4 00}"]  # FAULT 3
-LEAKED = ["(?V0)(?V1)a", "(?P<x>(?&x)|a)", "(?R)|a", "(?:x){i<=1000000000000}"]  # FAULT 3
-LOSING = [r"a\Kt", r"a(?(1))", "\ud800"]  # FAULT 2, but for the last
+HUGE = ["(?:" * 400 + "a" + ")" * 400, "(?:a{400}){400}", "(?x)(?:a{4 00}){4 00}"]
+LEAKED = ["(?V0)(?V1)a", "(?P<x>(?&x)|a)", "(?R)|a", "(?:x){i<=1000000000000}"]
+LOSING = [r"a\Kt", r"a(?(1))", "\ud800"]
 
 
 @pytest.mark.parametrize("pattern", [*HUGE, *LEAKED, *LOSING], ids=lambda one: ascii(one[:12]))
@@ -119,7 +119,7 @@ def test_a_pattern_that_no_engine_could_use_is_refused(fields, pattern, tmp_path
     assert caught.type is ValueError
 
 
-EMPTY_AT_PLACES = [r"\b", "(?=a)", r"\s*(?=c)", r"\b|\w+", "(?<=t)"]  # FAULT 2
+EMPTY_AT_PLACES = [r"\b", "(?=a)", r"\s*(?=c)", r"\b|\w+", "(?<=t)"]
 
 
 @pytest.mark.parametrize("pattern", EMPTY_AT_PLACES)
@@ -132,7 +132,7 @@ def test_a_pattern_that_matches_nothing_somewhere_loses_no_text(fields, pattern)
 
 def test_half_a_character_is_no_special_token_since_no_file_could_hold_it(fields, tmp_path):
     (tmp_path / "tokenizer.json").write_text(signed({**fields, "special_tokens": {"\ud800": 400}}))
-    with pytest.raises(ValueError, match="half a character"):  # FAULT 18
+    with pytest.raises(ValueError, match="half a character"):
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 
@@ -182,7 +182,7 @@ def other_tensors(draw, tensors):
 @MANY
 @given(data=st.data())
 def test_tensors_that_do_not_fit_are_refused_before_a_step_uses_them(sound, tmp_path, data):
-    folder = tmp_path / "step-00000001"  # FAULTS 1, 4, 8
+    folder = tmp_path / "step-00000001"
     shutil.copytree(sound / folder.name, folder, dirs_exist_ok=True)
     path = folder / data.draw(st.sampled_from([checkpoint.WEIGHTS, checkpoint.STATE]))
     if data.draw(st.booleans()):
@@ -193,9 +193,9 @@ def test_tensors_that_do_not_fit_are_refused_before_a_step_uses_them(sound, tmp_
     is_read(JSON["checkpoint"], tmp_path)
 
 
-SIZES = [("n_layer", 10_000), ("vocab_size", 2**62), ("d_ff", 2**62), ("d_ff", 10**400)]  # FAULT 4
+SIZES = [("n_layer", 10_000), ("vocab_size", 2**62), ("d_ff", 2**62), ("d_ff", 10**400)]
 SIZES += [("d_model", 2**40), ("vocab_size", math.inf), ("window", math.inf), ("step", math.inf)]
-SIZES += [("head_dim", 10**400), ("n_layer", 2**62)]  # FAULT 9
+SIZES += [("head_dim", 10**400), ("n_layer", 2**62)]
 
 
 @pytest.mark.parametrize(("field", "value"), SIZES, ids=lambda value: str(value)[:10])
@@ -213,10 +213,8 @@ PLACES = [*range(15)]
 @pytest.mark.parametrize(
     "groups",
     [
-        [
-            {**USUAL, "params": [0] * 15}
-        ],  # FAULT 1: one state for all, and a step writes past its end
-        [{**USUAL, "params": [[]] * 15}],  # FAULT 8, as those that follow
+        [{**USUAL, "params": [0] * 15}],
+        [{**USUAL, "params": [[]] * 15}],
         [{**USUAL, "params": PLACES, "lr": "x"}],
         [{**USUAL, "params": PLACES, "lr": math.nan}],
         [{**USUAL, "params": PLACES, "betas": 5}],
@@ -234,11 +232,11 @@ def test_groups_that_no_optimizer_has_are_refused(spoiled, groups):
         read_checkpoint(spoiled)
 
 
-@pytest.mark.filterwarnings("error:Casting complex values")  # FAULT 20
+@pytest.mark.filterwarnings("error:Casting complex values")
 @SOME
 @given(data=st.data())
 def test_an_adapter_with_the_right_hash_fits_or_is_refused(sound, tmp_path, data):
-    target = OTHERS["adapter"]  # FAULT 5
+    target = OTHERS["adapter"]
     with safe_open(sound / target.file, "pt") as file:
         told, names = file.metadata(), list(file.keys())
         tensors = {name: file.get_tensor(name) for name in names}
@@ -271,7 +269,7 @@ def test_a_flipped_byte_in_a_shard_is_another_id_and_is_found_by_verifying(
         shards.load(tmp_path / "data", verify=True)
 
 
-STATES = {  # FAULT 11
+STATES = {
     "windows": lambda data: dataset.batches(data, 1, 2),
     "stages": lambda data: Stages((dataset.batches(data, 1, 2), 3)),
     "weighted": lambda data: WeightedBatches(dataset.batches(data, 1, 2), torch.ones(300), 3),
@@ -297,7 +295,7 @@ def test_batches_go_on_from_any_state_or_refuse_it(sound, make, data):
 
 def test_conversations_that_went_on_beyond_their_epoch_are_refused():
     batches = Conversations([Rendered([1, 2, 3], [0, 1, 1])] * 3, 1, 8)
-    with soon(1), pytest.raises(ValueError, match="n_taken=99 of this state"):  # FAULT 19
+    with soon(1), pytest.raises(ValueError, match="n_taken=99 of this state"):
         batches.restore({**batches.state(), "n_taken": 99})
         next(batches)
 
@@ -320,14 +318,14 @@ NUMBERS = st.sampled_from(EDGES) | st.floats() | st.integers(1, 2**70)
 def test_any_numbers_of_rotary_positions_give_a_model_that_runs_or_are_refused(
     sound, tmp_path, scaling, changes, theta
 ):
-    shutil.copytree(sound / "hf", tmp_path / "hf", dirs_exist_ok=True)  # FAULT 9
+    shutil.copytree(sound / "hf", tmp_path / "hf", dirs_exist_ok=True)
     rope = {"rope_scaling": {**scaling, **changes}, "rope_theta": theta}
     change_json(tmp_path / "hf/config.json", lambda told: told.update(rope))
     is_read(JSON["config"], tmp_path)
 
 
 def test_a_name_that_no_file_can_have_is_refused(spoiled):
-    name = "x" * 300 + ".safetensors"  # FAULT 17
+    name = "x" * 300 + ".safetensors"
     path = spoiled / JSON["index"].file
     change_json(path, lambda told: told["weight_map"].update(x=name))
     with pytest.raises(CheckpointError, match="no safetensors file in its folder"):
@@ -350,7 +348,7 @@ def test_a_damaged_note_beside_a_part_does_not_stop_a_download(note, known, tmp_
     monkeypatch.delenv("LLM_CORE_OFFLINE", raising=False)
     monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.0)
     (tmp_path / "data.bin.part").write_bytes(b"some of it")
-    (tmp_path / "data.bin.part.json").write_bytes(note)  # FAULT 6
+    (tmp_path / "data.bin.part.json").write_bytes(note)
     with pytest.raises(OfflineError, match="no network"):
         download.fetch(RemoteFile("data.bin", (NOWHERE,), known), tmp_path, "", progress=False)
 
@@ -361,7 +359,7 @@ def test_a_damaged_note_beside_a_part_does_not_stop_a_download(note, known, tmp_
 def test_a_record_that_holds_no_sha256_is_named_and_nothing_is_asked(record, tmp_path, monkeypatch):
     monkeypatch.setenv("LLM_CORE_OFFLINE", "1")
     (tmp_path / "data.bin").write_bytes(b"all of it")
-    (tmp_path / "data.bin.sha256").write_bytes(record)  # FAULT 6
+    (tmp_path / "data.bin.sha256").write_bytes(record)
     with pytest.raises(ChecksumError, match=r"data\.bin\.sha256"):
         download.fetch(RemoteFile("data.bin", (NOWHERE,)), tmp_path, "", progress=False)
 
@@ -370,7 +368,7 @@ def test_a_record_that_holds_no_sha256_is_named_and_nothing_is_asked(record, tmp
 def test_many_bad_records_are_passed_over_in_time_that_grows_with_their_number(line, tmp_path):
     path = tmp_path / "talk.json"
     good = json.dumps({"instruction": "Add.", "output": "3"})
-    path.write_text(f"[\n{good},\n{line * 20_000}]")  # FAULT 12
+    path.write_text(f"[\n{good},\n{line * 20_000}]")
     with soon(5):
         read = records.conversations(path, skip_bad=True)
     assert len(read.items) == 1 and 1 <= len(read.bad) <= 20_000

@@ -114,7 +114,7 @@ def test_the_other_readings_answer_or_refuse_a_changed_story(told, tokenizer, da
 
 def test_ids_that_are_not_utf8_are_refused_at_once(told, tokenizer):
     for before in ([], tokenizer.encode(told[0][:80])):
-        with soon(2), pytest.raises(ValueError, match="not UTF-8"):  # FAULT 21
+        with soon(2), pytest.raises(ValueError, match="not UTF-8"):
             stories.true_next([*before, *[255] * 20], tokenizer)
 
 
@@ -143,7 +143,7 @@ def test_any_answer_is_right_or_wrong_and_its_own_is_right(answer, given_one):
 
 @pytest.mark.parametrize("digits", ["1" * 5_000, "0" * 4_999 + "3"])
 def test_a_number_longer_than_python_reads_is_a_wrong_answer(digits):
-    assert not tasks.exact("three", digits)  # FAULT 15
+    assert not tasks.exact("three", digits)
 
 
 # --- conversations ------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def read_back(ids, words):
     messages=st.lists(SOUND, max_size=5) | st.lists(SOUND | ANYTHING, max_size=4), data=st.data()
 )
 def test_messages_are_rendered_and_read_back_or_refused(words, messages, data):
-    most = data.draw(st.none() | st.integers(0, 40))  # FAULT 16: a message that is no object
+    most = data.draw(st.none() | st.integers(0, 40))
     try:
         ids, mask = render(messages, words)
     except ValueError as error:

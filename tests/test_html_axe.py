@@ -85,8 +85,8 @@ def faults(tab, device: str, theme: str) -> list[str]:
     """What axe finds on the page as it stands: rule, what it asks for, and the element."""
     tab.set_viewport_size({"width": WIDTHS[device], "height": 900})
     tab.emulate_media(color_scheme=theme)
+    tab.wait_for_function("(name) => document.documentElement.dataset.theme === name", arg=theme)
     tab.evaluate(SETTLED)
-    assert tab.evaluate("document.documentElement.dataset.theme") == theme
     options = {"runOnly": list(RULES), "resultTypes": ["violations"]}
     found = tab.evaluate("options => axe.run(options).then(r => r.violations)", options)
     return [

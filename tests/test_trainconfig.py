@@ -52,7 +52,7 @@ def test_stable_decay_falls_over_a_share_of_the_run(share, decay_steps):
             {"n_steps": 180, "schedule": "stable_decay", "warmup_steps": 150, "decay_share": 2 / 9},
             "warmup_steps=150 and decay_steps=40 exceed n_steps=180; shorten",
         ),
-        ({"schedule": "stable_decay", "decay_share": -0.1}, "decay_steps=-20 is a number"),
+        ({"schedule": "stable_decay", "decay_share": -0.1}, "decay_share=-0.1 is no share"),
     ],
 )
 def test_what_cannot_work_is_named(wrong, words):
@@ -93,3 +93,9 @@ def test_a_metric_is_read_off_with_its_steps():
     history = History(evaluations=[(2, {"gap": 0.5}), (4, {"loss": 2.0}), (6, {"gap": 0.25})])
     assert history.evaluated("gap") == ([2, 6], [0.5, 0.25])
     assert history.evaluated("loss") == ([4], [2.0])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("inf"), float("nan")])
+def test_the_last_stretch_is_a_share_of_the_steps(share):
+    with pytest.raises(ValueError, match=f"decay_share={share} is no share"):
+        TrainConfig(9, warmup_steps=1, schedule="stable_decay", decay_share=share)
