@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from asyncio import CancelledError
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -85,8 +86,12 @@ def run(notebook: NotebookNode, path: Path, profile: str) -> int:
         client.on_cell_complete = lambda cell, cell_index: bar.update(1)
         try:
             client.execute(env=environment(profile), cleanup_kc=True)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            raise SystemExit(f"error: {path.name} failed:\n{error}") from error
+        except (Exception, CancelledError) as error:
+            if hasattr(client, "_async_cleanup_kernel_future"):  # nbclient was sent a signal
+                raise SystemExit(f"stopped: {path.name} is as it was before") from None
+            if isinstance(error, (CellExecutionError, CellTimeoutError, DeadKernelError)):
+                raise SystemExit(f"error: {path.name} failed:\n{error}") from error
+            raise
         bar.update(total - bar.n)
     return int(notebook.cells.pop().outputs[0].text)
 

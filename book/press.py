@@ -21,6 +21,8 @@ from book.notebooks import ROOT
 BUILD = ROOT / "_build"
 PDF = BUILD / "pdf" / "ground-truth.pdf"
 EPUB = BUILD / "epub" / "ground-truth.epub"
+REFERENCES = BUILD / "pdf" / "references"  # page numbers of the last press
+REMEMBERED = [f"book.{end}" for end in ("aux", "toc", "out", "idx", "ind", "fdb_latexmk")]
 OVERFULL_POINTS = 5.0
 
 ERROR = re.compile(r"^! (.+)$", re.MULTILINE)
@@ -136,13 +138,22 @@ def latexmk(folder: Path) -> None:
 
 
 def pdf() -> None:
+    """Of an earlier press only the page numbers are taken over, as a first guess: latexmk goes on
+    until they hold, which takes one pass or two instead of three.
+    """
     folder = BUILD / "latex"
-    shutil.rmtree(folder, ignore_errors=True)  # nothing of an earlier press gets in
+    shutil.rmtree(folder, ignore_errors=True)
     sphinx("latex")
+    for name in REMEMBERED:
+        if (REFERENCES / name).exists():
+            shutil.copyfile(REFERENCES / name, folder / name)
+    shutil.rmtree(REFERENCES, ignore_errors=True)  # should this press fail, the next starts afresh
     latexmk(folder)
-    PDF.parent.mkdir(parents=True, exist_ok=True)
     pressed = folder / "book.pdf"
     pdfcheck.main(pressed)
+    REFERENCES.mkdir(parents=True)
+    for name in REMEMBERED:
+        shutil.copyfile(folder / name, REFERENCES / name)
     shutil.copyfile(pressed, PDF)
     print(f"PDF: {PDF.relative_to(ROOT)}")
 

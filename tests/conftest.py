@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import settings
 
+os.environ.pop("TQDM_DISABLE", None)  # read when tqdm is imported; some tests look at the bars
+
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")

@@ -10,6 +10,7 @@ import pytest
 import segno
 import zxingcpp
 from docutils import nodes
+from docutils.utils import new_document
 from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 from pybtex.database import Entry, Person
@@ -18,7 +19,7 @@ from book import doctor, pdfcheck, press
 from book.notebooks import ROOT, chapter_paths, markdown_cells, read, write
 
 sys.path.insert(0, str(ROOT / "book" / "ext"))
-from groundtruth import chapters, citations, colophon, latex, quotes, solutions
+from groundtruth import chapters, citations, colophon, latex, memory, quotes, solutions
 
 SOURCE = r"""\chapter{Tokenization}\label{one}
 text
@@ -86,6 +87,69 @@ def test_the_room_that_a_box_asks_for_grows_with_its_words_and_its_code():
     box += nodes.literal_block("", "a = 1\nb = 2\nc = 3")
     assert latex.box_lines(box) == words + 4
     assert words > latex.box_lines(nodes.container("", nodes.paragraph(text="word")))
+
+
+@pytest.mark.parametrize(
+    ("line", "nested", "wrapped"),
+    [
+        ("x" * 78, False, False),
+        ("x" * 79, False, True),
+        ("\u8a9e" * 40, False, True),  # forty characters of full width take eighty columns
+        ("x" * 70, True, True),
+        ("x" * 64, True, False),
+    ],
+)
+def test_lines_are_wrapped_only_where_one_of_a_listing_is_too_long(line, nested, wrapped):
+    document = new_document("page")
+    listing = nodes.literal_block("", f"short\n{line}\nshort")
+    document += nodes.note("", listing) if nested else listing
+    latex.WrapLongLines(document).run()
+    found = [n.astext() for n in document.findall(nodes.raw)]
+    assert any("verbatimwrapslines=true" in text for text in found) is wrapped
+    assert listing.parent.children[len(found) // 2] is listing
+
+
+def test_a_document_is_read_once_for_all_references_to_its_numbers():
+    class Environment:
+        srcdir = "here"
+        reads = 0
+
+        def get_doctree(self, name):
+            self.reads += 1
+            return name.upper()
+
+    environment = Environment()
+    remembered = memory.Remembered(environment)
+    assert [remembered.get_doctree(name) for name in "aba"] == ["A", "B", "A"]
+    assert environment.reads == 2 and remembered.srcdir == "here"
+
+
+def test_page_numbers_of_the_last_press_are_a_first_guess_for_the_next(tmp_path, monkeypatch):
+    build, guesses = tmp_path / "_build", []
+    for name, place in (("BUILD", build), ("PDF", build / "pdf" / "a.pdf")):
+        monkeypatch.setattr(press, name, place)
+    monkeypatch.setattr(press, "ROOT", tmp_path)
+    monkeypatch.setattr(press, "REFERENCES", build / "pdf" / "references")
+    monkeypatch.setattr(press, "sphinx", lambda builder: (build / builder).mkdir(parents=True))
+    monkeypatch.setattr(pdfcheck, "main", lambda path: None)
+
+    def pass_of_latex(folder, fails=False):
+        guesses.append(sorted(path.name for path in folder.iterdir()))
+        for name in (*press.REMEMBERED, "book.pdf", "book.log"):
+            (folder / name).write_text("new")
+        if fails:
+            raise SystemExit("error: on purpose")
+
+    monkeypatch.setattr(press, "latexmk", pass_of_latex)
+    press.pdf()
+    press.pdf()
+    assert guesses == [[], sorted(press.REMEMBERED)] and press.PDF.read_text() == "new"
+    monkeypatch.setattr(press, "latexmk", lambda folder: pass_of_latex(folder, fails=True))
+    with pytest.raises(SystemExit, match="on purpose"):
+        press.pdf()
+    monkeypatch.setattr(press, "latexmk", pass_of_latex)
+    press.pdf()
+    assert guesses[-1] == [], "a press that failed leaves no guess"
 
 
 def test_a_chapter_cannot_be_cut_from_a_book_that_is_not_pressed(tmp_path, monkeypatch):

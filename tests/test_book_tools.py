@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -263,3 +267,32 @@ def test_a_failing_cell_stops_execution_with_its_error_and_keeps_the_file(tmp_pa
 def test_an_unknown_chapter_is_named_with_those_there_are():
     with pytest.raises(SystemExit, match="no chapter '77'; there are 01"):
         notebooks.chapter_paths("77")
+
+
+@pytest.mark.parametrize("moment", ["kernel", "cell"])
+def test_an_interrupt_says_that_the_chapter_is_as_it_was(tmp_path, moment):
+    path, mark = tmp_path / "09-x.ipynb", tmp_path / "mark"
+    source = f"open({str(mark)!r}, 'w').close()\nimport time\ntime.sleep(60)"
+    notebooks.write(chapter(new_code_cell(source)), path)
+    before = path.read_bytes()
+    program = "import sys; from pathlib import Path; from book import execute\n"
+    if moment == "kernel":  # the signal comes while the client waits for the kernel
+        program += (
+            "import os, signal; from nbclient import NotebookClient\n"
+            "start = NotebookClient.async_start_new_kernel\n"
+            "async def slow(self, **options):\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    await start(self, **options)\n"
+            "NotebookClient.async_start_new_kernel = slow\n"
+        )
+    program += "execute.execute(Path(sys.argv[1]), 'ci')"
+    command = [sys.executable, "-c", program, str(path)]
+    running = subprocess.Popen(command, cwd=notebooks.ROOT, stderr=subprocess.PIPE, text=True)
+    if moment == "cell":
+        while not mark.exists() and running.poll() is None:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    last = said.splitlines()[-1]  # the kernel may have said something of its own before
+    assert running.returncode == 1 and last == "stopped: 09-x.ipynb is as it was before"
+    assert path.read_bytes() == before

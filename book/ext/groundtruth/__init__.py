@@ -9,6 +9,7 @@ solutions  the index of exercises and their solutions
 speed      the records of speed beside peers and limits
 web        descriptions and cards of the web pages; offline.py: they work without a network
 epub       formulas as MathML, a cover, and what e-readers alone ask for
+memory     look up once what Sphinx and pybtex look up for every reference
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from . import chapters, citations, colophon, epub, latex, quotes, solutions, speed, web
+from . import chapters, citations, colophon, epub, latex, memory, quotes, solutions, speed, web
 
 THEME_OPTIONS = {
     "navbar_persistent": [],  # else the theme shows a second search field
@@ -53,6 +54,6 @@ def fill_in_addresses(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", complete_config, priority=100)
     app.connect("source-read", fill_in_addresses)
-    for part in (latex, chapters, citations, colophon, quotes, solutions, speed, web, epub):
+    for part in (memory, latex, chapters, citations, colophon, quotes, solutions, speed, web, epub):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

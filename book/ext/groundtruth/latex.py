@@ -7,6 +7,8 @@ width of 17.5 cm. Here that part is undone and the book's own look put in its pl
 
 from __future__ import annotations
 
+from unicodedata import east_asian_width
+
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -24,6 +26,7 @@ FIRST_LINES = 8  # of a longer one, this much at least stands before a page ends
 BOX_KEPT_TOGETHER = 30  # the same for an exercise or a solution with its cells
 TEXT_COLUMNS = 85  # characters in a line of prose inside a box, roughly
 FULL_SIZE_COLUMNS = 78  # a listing with longer lines is set smaller, so that none wraps
+NESTED_COLUMNS = 64  # what surely fits into a list or a box
 
 BARS = {  # admonition: background, bar
     ("note", "seealso"): ("EFF5FB", "2B6CB0"),
@@ -61,6 +64,7 @@ def sphinxsetup() -> str:
     options = {
         "verbatimwithframe": "true",
         "verbatimhintsturnover": "false",
+        "verbatimwrapslines": "false",  # WrapLongLines asks for it where it is needed
         "verbatimforcewraps": "true",
         "inlineliteralwraps": "true",
         "TitleColor": "{HTML}{1F2A44}",
@@ -204,6 +208,35 @@ class KeepTogether(SphinxPostTransform):
             node.parent.insert(node.parent.index(node), raw(f"\\bookneed{{{wanted}}}\n"))
 
 
+def columns(text: str) -> int:
+    """Columns of the longest line; a character of full width takes two."""
+    lines = text.expandtabs().splitlines()
+    return max((sum(1 + (east_asian_width(c) in "WF") for c in line) for line in lines), default=0)
+
+
+class WrapLongLines(SphinxPostTransform):
+    """Ask for wrapped lines only around listings that need it: it makes TeX set each line thrice,
+    which was half of the time of pressing (EXPERIMENTS.md).
+    """
+
+    default_priority = 1110  # after KeepTogether
+    formats = ("latex",)
+
+    def run(self, **kwargs) -> None:
+        for block in list(self.document.findall(nodes.literal_block)):
+            nested = any(
+                is_box(p) or isinstance(p, (nodes.list_item, nodes.Admonition, nodes.block_quote))
+                for p in ancestors(block)
+            )
+            if columns(block.astext()) > (NESTED_COLUMNS if nested else FULL_SIZE_COLUMNS):
+                captioned = block.parent.get("literal_block", False)
+                surround(
+                    block.parent if captioned else block,
+                    "\\begingroup\\sphinxsetup{verbatimwrapslines=true}\n",
+                    "\\endgroup\n",
+                )
+
+
 def is_box(node: nodes.Node) -> bool:
     from sphinx_exercise import nodes as exercise
 
@@ -272,3 +305,4 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", depth_for_reading, priority=900)
     app.add_post_transform(Structure)
     app.add_post_transform(KeepTogether)
+    app.add_post_transform(WrapLongLines)
