@@ -72,7 +72,7 @@ epub: _build/epub/ground-truth.epub  ## the book for e-readers, into _build/epub
 
 test: $(VENV)/everything $(if $(CHAPTER),,_build/html/index.html)  ## unit tests, then every notebook under the profile ci
 	@$(if $(wildcard chapters/$(CHAPTER)*.ipynb),,echo "error: no chapter '$(CHAPTER)' in chapters/; wanted are its two digits, as in CHAPTER=01, or an appendix, as in CHAPTER=a1" >&2; exit 1)
-	$(if $(CHAPTER),,$(BIN)/python -m pytest -q -n 2 --dist loadfile tests)
+	$(if $(CHAPTER),,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests)
 	BOOK_PROFILE=ci $(BIN)/python -m book prepare $(CHAPTER)
 	BOOK_PROFILE=ci LLM_CORE_OFFLINE=1 PYTHONHASHSEED=0 OMP_NUM_THREADS=1 TQDM_DISABLE=1 \
 	  $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=90 $(wildcard chapters/$(CHAPTER)*.ipynb)

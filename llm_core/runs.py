@@ -38,7 +38,7 @@ RECORD, TOKENIZER = "run.json", "tokenizer.json"
 # What comes of a record that is cut, too deep, or holds other values than it should.
 UNREADABLE = ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
 LEAST_BYTES = 1_000  # below that neither words nor a validation set come out
-VALIDATION_SHARE = 10  # one document of ten, but not more than about MOST_VALIDATION
+ONE_OF = 10  # documents is kept for validation, but no more than about MOST_VALIDATION
 MOST_VALIDATION = 1_000
 TOKENIZER_CHARS = 100_000_000  # more text changes few merges
 # Of a story of 20 kB the model had learned most after 8 passes (2.9 bits a byte on what it had not
@@ -71,9 +71,9 @@ def folder_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "text"
 
 
-def _halves(text: str) -> tuple[str, str]:
+def _cut(text: str) -> tuple[str, str]:
     """A single document for training and for validation: its last tenth, from a blank on."""
-    at = len(text) - len(text) // VALIDATION_SHARE
+    at = len(text) - len(text) // ONE_OF
     at = text.rfind(" ", at - 200, at) + 1 or at
     return text[:at], text[at:]
 
@@ -97,7 +97,7 @@ class Corpus:
 
     @property
     def _each(self) -> int:
-        return min(self.n_documents, max(VALIDATION_SHARE, self.n_documents // MOST_VALIDATION))
+        return min(self.n_documents, max(ONE_OF, self.n_documents // MOST_VALIDATION))
 
     def documents(self, validation: bool = False) -> Iterator[str]:
         """Documents to train on, or those kept apart: every tenth, or the last tenth of one.
@@ -107,11 +107,11 @@ class Corpus:
         if self.source == "stories":
             n, split = self.n_documents, "train"
             if validation:
-                n, split = max(2, min(n // VALIDATION_SHARE, MOST_VALIDATION)), "validation"
+                n, split = max(2, min(n // ONE_OF, MOST_VALIDATION)), "validation"
             return corpora.documents("stories", n=n, split=split)
         texts = itertools.islice(corpora.documents(self.source), self.most)
         if self.n_documents == 1:
-            return (_halves(text)[validation] for text in texts)
+            return (_cut(text)[validation] for text in texts)
         return (text for i, text in enumerate(texts, 1) if (i % self._each == 0) == validation)
 
 

@@ -41,7 +41,7 @@ BATCH_SIZE = 8  # rows of packed conversations, or texts
 MAX_LR, LORA_LR = 5e-4, 2e-3
 KEPT_APART = 10  # one conversation of ten, at most MOST_KEPT
 MOST_KEPT, LOOP_KEPT = 500, 50  # the second while training
-TEST_SHARE = 5  # one labeled text of five
+ONE_OF = 5  # labeled texts is kept to test on
 MOST_NAMED = 3  # bad records that are printed
 MOST_LABELS, MOST_WIDTH = 12, 12  # of a confusion matrix that is printed: labels, their letters
 LINES_AT_ONCE = 64
@@ -275,7 +275,7 @@ def once(examples: Sequence[Labeled]) -> list[Labeled]:
     return list(found.values())
 
 
-def halves(examples: Sequence[Labeled], seed: int) -> tuple[list[Labeled], list[Labeled]]:
+def train_and_test(examples: Sequence[Labeled], seed: int) -> tuple[list[Labeled], list[Labeled]]:
     """Examples to learn from and a fifth of each label to test on, at least 1 of either.
 
     Raises ValueError for fewer than 2 labels and for a label that occurs once.
@@ -295,7 +295,7 @@ def halves(examples: Sequence[Labeled], seed: int) -> tuple[list[Labeled], list[
     for label in sorted(by_label):
         those = by_label[label]
         random.Random(f"{seed} {label}").shuffle(those)
-        n_test = max(1, len(those) // TEST_SHARE)
+        n_test = max(1, len(those) // ONE_OF)
         test += those[:n_test]
         train += those[n_test:]
     return train, test
@@ -357,7 +357,7 @@ def _learn(chosen: argparse.Namespace) -> int:
     examples = once(read.items)
     if n_again := len(read.items) - len(examples):
         print(f"left out: {n_again:,} texts that repeat another")
-    train, test = halves(examples, vars(chosen).get("seed", 0))
+    train, test = train_and_test(examples, vars(chosen).get("seed", 0))
     counts = Counter(one.label for one in examples)
     labels = sorted(counts)
     shown = ", ".join(f"{n:,} {label}" for label, n in counts.most_common(MOST_LABELS))

@@ -357,12 +357,16 @@ def test_without_a_model_the_one_of_the_stories_is_tuned(table, tmp_path, monkey
 
 def test_a_fifth_of_each_label_is_kept_apart_and_the_seed_decides_which():
     examples = [Labeled(str(i), "abc"[i % 3 % (1 + i % 2 * 2)]) for i in range(90)]
-    train, test = tuning.halves(examples, seed=1)
+    train, test = tuning.train_and_test(examples, seed=1)
     assert sorted((*train, *test)) == sorted(examples)
     for label in "abc":
         n = sum(one.label == label for one in examples)
         assert n == 0 or sum(one.label == label for one in test) == max(1, n // 5)
-    assert tuning.halves(examples, seed=1) == (train, test) != tuning.halves(examples, seed=2)
+    assert (
+        tuning.train_and_test(examples, seed=1)
+        == (train, test)
+        != tuning.train_and_test(examples, seed=2)
+    )
 
 
 def test_a_text_counts_once_whatever_its_case_and_blanks():
