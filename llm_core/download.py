@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -227,8 +228,13 @@ def _imported_pooch() -> Any:
 
 
 def _retrieve(url: str, target: Path, known: str | None, progress: bool) -> None:
-    """Let pooch fetch a file through our transfer, check it and put it into place."""
+    """Let pooch fetch a file through our transfer and check it; then put it into place.
+
+    What pooch writes meanwhile lies in a folder that the next attempt clears: a process that is
+    killed leaves nothing else behind.
+    """
     pooch, part = _imported_pooch(), target.with_name(f"{target.name}.part")
+    aside = target.with_name(f".{target.name}.new")
 
     def download(url: str, output_file: str, _pooch: object) -> None:
         _transfer(url, part, known, progress)
@@ -237,25 +243,34 @@ def _retrieve(url: str, target: Path, known: str | None, progress: bool) -> None
 
     pooch.get_logger().setLevel("ERROR")  # the bar says enough
     with _alone(part):
+        if _is_right(target, known):  # another process was first
+            return
+        shutil.rmtree(aside, ignore_errors=True)
         try:
             pooch.retrieve(
                 url,
                 known_hash=None if known is None else f"sha256:{known}",
                 fname=target.name,
-                path=target.parent,
+                path=aside,
                 downloader=download,
             )
+            os.replace(aside / target.name, target)
         except ValueError as error:  # pooch names the expected and the actual hash
             raise ChecksumError(f"{url}: {error}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_right(target: Path, known: str | None) -> bool:
+    if not target.exists():
+        return False
+    return known is None or bool(_imported_pooch().file_hash(str(target)) == known)
 
 
 def is_present(file: RemoteFile, folder: Path) -> bool:
     """Whether the file lies in the folder with the right sha256 (any, if none is known)."""
     target = folder / file.name
-    known = file.sha256 or _trusted_hash(target)
-    if not target.exists():
-        return False
-    return known is None or bool(_imported_pooch().file_hash(str(target)) == known)
+    return _is_right(target, file.sha256 or _trusted_hash(target))
 
 
 def fetch(file: RemoteFile, folder: Path, remedy: str, *, progress: bool = True) -> Path:

@@ -149,6 +149,8 @@ def test_a_process_killed_while_downloading_leaves_a_part_that_the_next_one_resu
     site.pause_seconds = 0.0
     assert fetch(site, tmp_path).read_bytes() == BODY
     assert site.asked == [None, f"bytes={had}-"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"data.bin", ".data.bin.part.lock"}, "nothing of the killed one is left behind"
 
 
 def test_a_server_that_ignores_ranges_makes_the_download_start_over(site, tmp_path):
