@@ -134,7 +134,7 @@ def measure_learning(contender: str, corpus: Path, vocab_size: int) -> Measured:
     learn = LEARNERS[contender]
     with tempfile.TemporaryDirectory() as folder:
         words = Path(folder, "words.txt")
-        words.write_text(WORDS)
+        words.write_text(WORDS, encoding="utf-8")
         learn(words, 260)
     with timer() as clock:
         n_tokens = learn(corpus, vocab_size)
@@ -228,7 +228,7 @@ def measure_encoding(contender: str, corpus: Path, tokenizer_file: Path) -> Meas
     tokenizer = Tokenizer.load(tokenizer_file)
     with tempfile.TemporaryDirectory() as folder:
         words = Path(folder, "words.txt")
-        words.write_text(WORDS)
+        words.write_text(WORDS, encoding="utf-8")
         encode(tokenizer, words, n_threads)
     return encode(tokenizer, corpus, n_threads)
 

@@ -56,9 +56,12 @@ def sphinx(builder: str) -> None:
         **os.environ,
         "SOURCE_DATE_EPOCH": commit_time(),
         "PYTHONWARNINGS": "ignore",
+        "PYTHONUTF8": "1",  # whatever the locale
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace"
+    )
     output = done.stdout + done.stderr
     problems = [line for line in output.splitlines() if "WARNING" in line or "ERROR" in line]
     if done.returncode or problems:
@@ -123,8 +126,14 @@ def latexmk(folder: Path) -> None:
         "FORCE_SOURCE_DATE": "1",
         "max_print_line": "1000",
     }
+    command = [*engine, "book.tex"]
     done = subprocess.run(
-        [*engine, "book.tex"], cwd=folder, env=environment, capture_output=True, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if not (folder / "book.log").exists():
         raise SystemExit(f"error: latexmk did not start:\n{done.stdout}{done.stderr}")

@@ -43,7 +43,7 @@ def render_tikz(source: Path) -> None:
         shutil.copy(HERE / "tikz" / "tikzstyle.sty", folder)
         values = style.TIKZ_VALUES.get(name, dict)()
         lines = [f"\\newcommand\\{key}{{{value}}}\n" for key, value in values.items()]
-        Path(folder, "values.sty").write_text("".join(lines))
+        Path(folder, "values.sty").write_text("".join(lines), encoding="utf-8")
         command = ["lualatex", "-interaction=nonstopmode", "-halt-on-error", source.name]
         epoch = {**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
         done = subprocess.run(command, cwd=folder, env=epoch, capture_output=True, text=True)

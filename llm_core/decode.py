@@ -139,8 +139,9 @@ class Decoder:
         announce_compilation("decoder")
         self._plan, self._kept = plan_of(model, self.max_length)
         self._space = space_for(model.config, batch_size)
-        n_bytes = sum(t.numel() * t.element_size() for t in self._kept)
-        self.n_threads = max(1, min(torch.get_num_threads(), n_bytes // BYTES_PER_THREAD))
+        read = {t.data_ptr(): t.numel() * t.element_size() for t in self._kept}  # tied ones once
+        threads = sum(read.values()) // BYTES_PER_THREAD
+        self.n_threads = max(1, min(torch.get_num_threads(), threads))
         self.cache: KVCache | None = None
 
     def start(self, cache: KVCache | None = None) -> None:

@@ -230,7 +230,11 @@ def peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         # Not ru_maxrss: on Linux a process inherits the peak of the one that started it.
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        peak = next(
+            line
+            for line in status.read_text(encoding="utf-8").splitlines()
+            if line.startswith("VmHWM")
+        )
         return int(peak.split()[1]) * 1024
     import resource
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("TQDM_DISABLE", None)  # read when tqdm is imported; some tests look at the bars
 
 settings.register_profile("here", deadline=None)

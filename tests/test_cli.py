@@ -360,7 +360,7 @@ def test_what_cannot_work_is_refused_in_one_line_with_status_1(
 ):
     monkeypatch.chdir(tmp_path)
     Path("bytes.txt").write_bytes(b"\xff\xfe\x00" * 999)
-    Path("bad.jsonl").write_text('{"text": "good"}\n{"text": 1}\n')
+    Path("bad.jsonl").write_text('{"text": "good"}\n{"text": 1}\n', encoding="utf-8")
     arguments, message = REFUSED[case]
     places = {"TEXT": text_file, "RUN": trained}
     assert run(*(places.get(one, one) for one in arguments), ok=False) == 1

@@ -577,11 +577,11 @@ def test_what_cannot_work_is_refused_in_one_line_with_status_1(
     case, base, pairs, tuned, table, sorter, talker, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    Path("one.json").write_text(json.dumps(PAIRS[:1]))
-    Path("same.csv").write_text("text,label\nx,a\ny,a\n")
-    Path("rare.csv").write_text("text,label\nx,a\ny,a\nz,b\n")
+    Path("one.json").write_text(json.dumps(PAIRS[:1]), encoding="utf-8")
+    Path("same.csv").write_text("text,label\nx,a\ny,a\n", encoding="utf-8")
+    Path("rare.csv").write_text("text,label\nx,a\ny,a\nz,b\n", encoding="utf-8")
     Path("text").mkdir()
-    Path("text", runs.RECORD).write_text("{}")
+    Path("text", runs.RECORD).write_text("{}", encoding="utf-8")
     names = ("BASE", "PAIRS", "TABLE", "TALKER", "TUNED", "SORTER", "STEP")
     (step,) = checkpoint.steps(tuned[0]).values()
     found = (base, pairs, table, talker, tuned[0], sorter[0], step)

@@ -63,7 +63,7 @@ def little_memory():
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)
-    n_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    n_pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     limit = n_pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     yield

@@ -37,7 +37,8 @@ def complete_config(app: Sphinx, config: Config) -> None:
     """Set what follows from other settings, so that _config.yml says each thing once."""
     config["project"] = config["html_title"]
     version = re.search(
-        r'__version__ = "(.+)"', Path(app.srcdir, "llm_core", "__init__.py").read_text()
+        r'__version__ = "(.+)"',
+        Path(app.srcdir, "llm_core", "__init__.py").read_text(encoding="utf-8"),
     )
     config["version"] = config["release"] = version.group(1)
     config["today"] = colophon.commit_date(Path(app.srcdir))
