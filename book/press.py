@@ -126,6 +126,8 @@ def latexmk(folder: Path) -> None:
         "FORCE_SOURCE_DATE": "1",
         "max_print_line": "1000",
     }
+    if not os.access(Path("~").expanduser(), os.W_OK):  # LuaTeX keeps the fonts it has read there
+        environment["TEXMFVAR"] = str(BUILD / "texmf-var")
     command = [*engine, "book.tex"]
     done = subprocess.run(
         command,

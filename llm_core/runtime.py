@@ -9,6 +9,7 @@ Importing it loads neither torch nor numpy: building the book from its stored ou
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import importlib.util
@@ -341,6 +342,11 @@ def _atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
             os.fsync(file.fileno())
         os.replace(part, path)
         flush_to_disk(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in (None, errno.ENOSPC):  # None: numpy's word
+            problem = f"no room to write it, {error.strerror or error}; make room and try again"
+            raise OSError(errno.ENOSPC, problem, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)  # nothing is left to remove once the rename has happened
 
@@ -361,8 +367,8 @@ def atomic_write(
     The bytes go to a hidden file in the same folder, which is flushed to disk and renamed when the
     block ends well. If the block raises, ``path`` keeps what it had and nothing is left behind; a
     process killed inside leaves at most one hidden ``.part`` file. ``mode`` is ``"wb"`` or ``"w"``
-    (UTF-8, line ends as written). Raises FileNotFoundError if the folder does not exist and
-    ValueError for another mode.
+    (UTF-8, line ends as written). Raises FileNotFoundError if the folder does not exist, OSError
+    that names the file if the disk is full, and ValueError for another mode.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"mode={mode!r} must be 'w' for text or 'wb' for bytes")

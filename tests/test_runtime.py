@@ -260,6 +260,22 @@ def test_a_read_only_cache_names_the_variable_to_set(monkeypatch, tmp_path):
 # --- atomic writes ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("said", [(28, "No space left on device"), ("9 requested and 4 written",)])
+def test_a_full_disk_is_named_with_the_file_and_leaves_what_was_there(tmp_path, said):
+    path = tmp_path / "table.npy"
+    path.write_bytes(b"old")
+    with (
+        pytest.raises(
+            OSError, match=r"no room .* make room and try again: '.*table\.npy'"
+        ) as raised,
+        runtime.atomic_write(path) as file,
+    ):
+        file.write(b"new")
+        raise OSError(*said)
+    assert raised.value.errno == 28 and said[-1] in str(raised.value)
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["table.npy"]
+
+
 def test_an_atomic_write_leaves_exactly_the_bytes_and_nothing_else(tmp_path):
     with runtime.atomic_write(tmp_path / "a.bin") as file:
         file.write(b"\x00\r\n")
