@@ -162,9 +162,12 @@ def pdf() -> None:
     latexmk(folder)
     pressed = folder / "book.pdf"
     pdfcheck.main(pressed)
-    REFERENCES.mkdir(parents=True)
+    part = REFERENCES.with_name("references.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     for name in REMEMBERED:
-        shutil.copyfile(folder / name, REFERENCES / name)
+        shutil.copyfile(folder / name, part / name)
+    part.rename(REFERENCES)  # a press that is cut leaves all of them or none
     shutil.copyfile(pressed, PDF)
     print(f"PDF: {PDF.relative_to(ROOT)}")
 

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import platform
 import random
+import re
 import secrets
 import shutil
 import subprocess
@@ -327,6 +328,9 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+NUMPY_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # its word for a full disk
+
+
 @contextmanager
 def _atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
     if not path.parent.is_dir():
@@ -343,7 +347,7 @@ def _atomic_write(path: Path, mode: str) -> Iterator[IO[Any]]:
         os.replace(part, path)
         flush_to_disk(path.parent)
     except OSError as error:
-        if error.filename is None and error.errno in (None, errno.ENOSPC):  # None: numpy's word
+        if error.errno == errno.ENOSPC or NUMPY_CUT_SHORT.fullmatch(str(error)):
             problem = f"no room to write it, {error.strerror or error}; make room and try again"
             raise OSError(errno.ENOSPC, problem, str(path)) from error
         raise

@@ -90,19 +90,24 @@ def test_the_room_that_a_box_asks_for_grows_with_its_words_and_its_code():
 
 
 @pytest.mark.parametrize(
-    ("line", "nested", "wrapped"),
+    ("line", "depth", "wrapped"),
     [
-        ("x" * 78, False, False),
-        ("x" * 79, False, True),
-        ("\u8a9e" * 40, False, True),  # forty characters of full width take eighty columns
-        ("x" * 70, True, True),
-        ("x" * 64, True, False),
+        ("x" * 78, 0, False),
+        ("x" * 79, 0, True),
+        ("\u8a9e" * 40, 0, True),  # forty characters of full width take eighty columns
+        ("x" * 70, 1, False),
+        ("x" * 71, 1, True),
+        ("x" * 62, 2, False),
+        ("x" * 63, 2, True),
     ],
 )
-def test_lines_are_wrapped_only_where_one_of_a_listing_is_too_long(line, nested, wrapped):
+def test_lines_are_wrapped_only_where_one_of_a_listing_is_too_long(line, depth, wrapped):
     document = new_document("page")
     listing = nodes.literal_block("", f"short\n{line}\nshort")
-    document += nodes.note("", listing) if nested else listing
+    node = listing
+    for _ in range(depth):
+        node = nodes.note("", node)
+    document += node
     latex.WrapLongLines(document).run()
     found = [n.astext() for n in document.findall(nodes.raw)]
     assert any("verbatimwrapslines=true" in text for text in found) is wrapped

@@ -276,6 +276,15 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_what_was_there(tmp_path, 
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["table.npy"]
 
 
+def test_another_fault_while_writing_stays_what_it_is(tmp_path):
+    with (
+        pytest.raises(ConnectionError, match=r"^the line broke$"),
+        runtime.atomic_write(tmp_path / "table.npy"),
+    ):
+        raise ConnectionError("the line broke")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_atomic_write_leaves_exactly_the_bytes_and_nothing_else(tmp_path):
     with runtime.atomic_write(tmp_path / "a.bin") as file:
         file.write(b"\x00\r\n")

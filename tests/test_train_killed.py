@@ -210,7 +210,8 @@ def test_a_run_killed_at_any_moment_and_resumed_equals_an_unbroken_one(trainer, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "dropout"), [("float32", 0.0), ("bfloat16", 0.2)])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_run_killed_a_hundred_times_equals_an_unbroken_one(
     trainer, data, tmp_path, precision, dropout
 ):

@@ -26,7 +26,7 @@ FIRST_LINES = 8  # of a longer one, this much at least stands before a page ends
 BOX_KEPT_TOGETHER = 30  # the same for an exercise or a solution with its cells
 TEXT_COLUMNS = 85  # characters in a line of prose inside a box, roughly
 FULL_SIZE_COLUMNS = 78  # a listing with longer lines is set smaller, so that none wraps
-NESTED_COLUMNS = 64  # what surely fits into a list or a box
+NESTED_COLUMNS = 8  # what a list or a box takes away from them at most
 
 BARS = {  # admonition: background, bar
     ("note", "seealso"): ("EFF5FB", "2B6CB0"),
@@ -216,7 +216,7 @@ def columns(text: str) -> int:
 
 class WrapLongLines(SphinxPostTransform):
     """Ask for wrapped lines only around listings that need it: it makes TeX set each line thrice,
-    which was half of the time of pressing (EXPERIMENTS.md).
+    which was two fifths of the time of a pass (EXPERIMENTS.md).
     """
 
     default_priority = 1110  # after KeepTogether
@@ -224,11 +224,11 @@ class WrapLongLines(SphinxPostTransform):
 
     def run(self, **kwargs) -> None:
         for block in list(self.document.findall(nodes.literal_block)):
-            nested = any(
+            depth = sum(
                 is_box(p) or isinstance(p, (nodes.list_item, nodes.Admonition, nodes.block_quote))
                 for p in ancestors(block)
             )
-            if columns(block.astext()) > (NESTED_COLUMNS if nested else FULL_SIZE_COLUMNS):
+            if columns(block.astext()) > FULL_SIZE_COLUMNS - NESTED_COLUMNS * depth:
                 captioned = block.parent.get("literal_block", False)
                 surround(
                     block.parent if captioned else block,

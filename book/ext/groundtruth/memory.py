@@ -1,7 +1,7 @@
 """Look up once what Sphinx and pybtex look up again for every reference.
 
 A reference to a figure's number unpickles the whole chapter that holds the figure, and a citation
-searches all installed packages for its style: two thirds of a build went there (EXPERIMENTS.md).
+searches all installed packages for its style: two fifths of a build went there (EXPERIMENTS.md).
 """
 
 from __future__ import annotations
