@@ -26,7 +26,7 @@ TEX_MAC     := brew install --cask mactex-no-gui font-lato font-jetbrains-mono f
 
 PAGES   := $(wildcard *.md chapters/*.ipynb) _config.yml _toc.yml references.bib
 PRESS   := $(shell find book figures/rendered -type f -not -name '*.pyc' 2>/dev/null)
-SOURCES := $(PAGES) $(PRESS) $(wildcard llm_core/*.py llm_core/*/*.py llm_core/*/*/*.py bench/*.py results/*.json) $(wildcard .git/logs/HEAD)
+SOURCES := $(PAGES) $(PRESS) $(wildcard llm_core/*.py llm_core/*/*.py llm_core/*/*/*.py bench/*.py results/*.json results/*/*.json) $(wildcard .git/logs/HEAD)
 
 # Install Debian packages where that asks no question, else say what to type.
 # $(1) packages, $(2) a command that shows they are there, $(3) the line for macOS

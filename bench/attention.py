@@ -12,12 +12,10 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
-from record import ROOT, machine, write_record
+from record import in_fresh_process, machine, parser, record_path, write_record
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -67,24 +65,22 @@ def measure(kind: str, length: int, backward: bool) -> dict[str, float]:
     return {"seconds": statistics.median(seconds), "bytes": added}
 
 
-def in_a_process(kind: str, length: int, backward: bool) -> dict[str, float]:
-    """``measure`` in a fresh interpreter."""
-    command = [sys.executable, __file__, kind, str(length), str(int(backward))]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def main() -> None:
+    arguments = parser(__doc__, "attention").parse_args()
+    if arguments.job:
+        print(json.dumps(measure(**json.loads(arguments.job))))
+        return
     measured_on = machine()
     rows = []
     for backward in (False, True):
         for length in LENGTHS:
             for kind in KINDS:
                 row = {"kind": kind, "backward": backward, "length": length}
-                rows.append({**row, **in_a_process(kind, length, backward)})
+                rows.append({**row, **in_fresh_process(row)})
                 shown = f"{rows[-1]['seconds'] * 1e3:9.1f} ms {rows[-1]['bytes'] / 1e6:9.1f} MB"
                 print(f"{kind:6} T {length:5} {'backward' if backward else 'forward':9}{shown}")
     write_record(
-        ROOT / "results" / "attention.json",
+        record_path(arguments, "attention"),
         measured_on,
         ["torch"],
         threads=2,
@@ -94,7 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")))
-    else:
-        main()
+    main()

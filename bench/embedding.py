@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from record import ROOT, machine, write_record
+from record import machine, parser, record_path, write_record
 from torch.nn import functional as F
 
 from llm_core.runtime import start, timer
@@ -29,6 +29,7 @@ def seconds(function: Callable[[], torch.Tensor], times: int) -> float:
 
 
 def main() -> None:
+    arguments = parser(__doc__, "embedding").parse_args()
     start(seed=0, threads=2)
     measured_on = machine()
     table = torch.randn(VOCAB_SIZE, D_MODEL)  # (V, D) float32
@@ -44,7 +45,7 @@ def main() -> None:
     rounds = [(seconds(lookup, LOOKUPS_A_ROUND), seconds(product, 1)) for _ in range(ROUNDS)]
     fast, slow = (statistics.median(column) for column in zip(*rounds, strict=True))
     write_record(
-        ROOT / "results" / "embedding.json",
+        record_path(arguments, "embedding"),
         measured_on,
         ["torch"],
         threads=torch.get_num_threads(),

@@ -13,7 +13,6 @@ positions in place of learned ones, and is the same otherwise) and llama.cpp.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import statistics
@@ -22,12 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from record import in_fresh_process, machine, write_record
+from record import in_fresh_process, machine, parser, record_path, write_record
 from tqdm.auto import tqdm
 
 from llm_core.runtime import peak_memory, set_threads, timer
 
-ROOT = Path(__file__).parents[1]
 N_THREADS = 2
 N_WARM = 4  # tokens
 Measured = dict[str, Any]
@@ -358,15 +356,11 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Read the command line, measure, print, write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="32 tokens, one round, no file")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompt", type=int, default=32, help="length of the prompts")
-    parser.add_argument("--new", type=int, default=128, help="tokens to generate")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--out", type=Path, help="default: results/generate.json unless --quick")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    flags = parser(__doc__, "generate", "32 tokens", rounds=5)
+    flags.add_argument("--prompt", type=int, default=32, help="length of the prompts")
+    flags.add_argument("--new", type=int, default=128, help="tokens to generate")
+    flags.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    arguments = flags.parse_args()
     if arguments.job:
         print(json.dumps(do(json.loads(arguments.job))))
         return
@@ -374,10 +368,9 @@ def main() -> None:
     new, rounds = (32, 1) if arguments.quick else (arguments.new, arguments.rounds)
     rows = measure_all(jobs(arguments.prompt, new, arguments.only), rounds)
     show(rows)
-    out = arguments.out or (None if arguments.quick else ROOT / "results" / "generate.json")
-    if out:
-        packages = ("torch", "numba", "transformers", "litgpt", "llama-cpp-python", "gguf")
-        write_record(out, here, packages, threads=N_THREADS, model="gpt2-124m", rows=rows)
+    out = record_path(arguments, "generate")
+    packages = ("torch", "numba", "transformers", "litgpt", "llama-cpp-python", "gguf")
+    write_record(out, here, packages, threads=N_THREADS, model="gpt2-124m", rows=rows)
 
 
 if __name__ == "__main__":

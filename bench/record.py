@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -19,18 +20,54 @@ from tqdm.auto import tqdm
 from llm_core.runtime import atomic_write, cpu_name
 
 ROOT = Path(__file__).parents[1]
+# What decides between the kernels of the libraries, as /proc/cpuinfo names it
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+
+def parser(
+    doc: str | None, name: str, quick: str | None = None, rounds: int | None = None
+) -> argparse.ArgumentParser:
+    """The command line of a bench: ``--out``, and ``--quick`` and ``--rounds`` where it has them.
+
+    ``--job``, of which the help is silent, is how a bench calls itself in a fresh process. With
+    ``--quick``, ``out`` is None unless it is given: a smoke run leaves no record.
+    """
+    found = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    if quick:
+        found.add_argument("--quick", action="store_true", help=f"{quick}, one round, no file")
+    if rounds:
+        found.add_argument("--rounds", type=int, default=rounds)
+    default = ROOT / "results" / f"{name}.json"
+    found.add_argument("--out", type=Path, help=f"default: {default.relative_to(ROOT)}")
+    found.add_argument("--job", help=argparse.SUPPRESS)
+    return found
+
+
+def record_path(arguments: argparse.Namespace, name: str) -> Path | None:
+    """Where the record goes; None for a smoke run."""
+    if arguments.out or getattr(arguments, "quick", False):
+        return arguments.out
+    return ROOT / "results" / f"{name}.json"
 
 
 def machine() -> dict[str, Any]:
     """What the numbers are measured on, called before the work: the load is that of others."""
     return {
         "cpu": cpu_name(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
         "load_at_start": os.getloadavg()[0],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def instructions() -> list[str]:
+    """Which of INSTRUCTIONS the processor has, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    told = set(info.read_text(encoding="utf-8").split()) if info.exists() else set()
+    return [name for name in INSTRUCTIONS if name in told]
 
 
 def git(*arguments: str) -> str:
@@ -62,12 +99,18 @@ def two_at_a_time(run: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> l
 
 
 def write_record(
-    path: Path, measured_on: dict[str, Any], packages: Iterable[str], **content: Any
+    path: Path | None, measured_on: dict[str, Any], packages: Iterable[str], **content: Any
 ) -> None:
-    """Write ``results/NAME.json``: command, commit, machine, versions, then the content."""
+    """Write ``results/NAME.json``: command, commit, machine, versions, then the content.
+
+    Nothing where ``path`` is None, as ``record_path`` has it for a smoke run.
+    """
+    if path is None:
+        return
     script = Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()
+    words = [word.removeprefix(f"{ROOT}/") for word in sys.argv[1:]]
     record = {
-        "command": " ".join(["python", script, *sys.argv[1:]]),
+        "command": " ".join(["python", script, *words]),
         "commit": git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(git("status", "--porcelain", "llm_core", "bench")),
         "machine": measured_on,
@@ -76,3 +119,4 @@ def write_record(
     }
     with atomic_write(path, "w") as file:
         json.dump(record, file, indent=1)
+    print(f"wrote {path}")

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from record import ROOT, machine, write_record
+from record import machine, parser, record_path, write_record
 
 from llm_core import stories
 from llm_core.runtime import start, timer
@@ -108,13 +108,14 @@ def sizes(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def main() -> None:
+    arguments = parser(__doc__, "stories").parse_args()
     start(seed=0, threads=1)
     measured_on = machine()
     corpus = [one.text for one in islice(stories.stories(None), 10_000)]
     tokenizer = train_bpe(corpus, 1024, special_tokens=[END_OF_TEXT])
     measured, counted = speeds(tokenizer), sizes(tokenizer)
     write_record(
-        ROOT / "results" / "stories.json",
+        record_path(arguments, "stories"),
         measured_on,
         ["tiktoken"],
         rounds=ROUNDS,

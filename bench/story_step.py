@@ -1,30 +1,28 @@
-"""A whole training step of the story model, through ``train``, beside a plain bfloat16 loop.
+"""A whole training step of the story model, through ``train``, beside a plain loop.
 
     python bench/story_step.py           # five minutes; writes results/story_step.json
     python bench/story_step.py --quick   # a minute, one round, prints only
 
 The plain loop is what one writes first with torch alone: its own modules, its attention, its loss
-on all logits, its fused AdamW, under autocast. Both have the shape of ``story-1m`` with 8 windows
-of 256 tokens, clip gradients and read the loss of every step. Every measurement is a fresh process;
-rounds are interleaved. The limit is that of ``bench/train_step.py``, the matrix products alone.
+on all logits, its fused AdamW, under autocast where bfloat16 pays. Both have the shape of
+``story-1m`` with 8 windows of 256 tokens, clip gradients and read the loss of every step. Every
+measurement is a fresh process; rounds are interleaved. The limit is that of
+``bench/train_step.py``, the matrix products alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
 import train_step
-from record import in_fresh_process, machine, write_record
+from record import in_fresh_process, machine, parser, record_path, write_record
 from tqdm.auto import tqdm
 
 from llm_core.config import GPTConfig, preset
 from llm_core.runtime import peak_memory, reuse_memory, set_seed, set_threads, timer
 
-ROOT = Path(__file__).parents[1]
 N_THREADS, N_STEPS, WARMUP = 2, 60, 10
 N_ROWS, N_TOKENS = 8, 256
 LR = 1e-3
@@ -72,8 +70,8 @@ def of_train(compiled: bool) -> tuple[list[float], list[float]]:
     return history.seconds, history.loss
 
 
-def of_plain(compiled: bool) -> tuple[list[float], list[float]]:
-    """Seconds and losses of the plain loop, under autocast."""
+def of_plain(compiled: bool, dtype: str) -> tuple[list[float], list[float]]:
+    """Seconds and losses of the plain loop, under autocast where that is bfloat16."""
     import torch
     from torch.nn import functional as F
 
@@ -83,7 +81,7 @@ def of_plain(compiled: bool) -> tuple[list[float], list[float]]:
     rows, seconds, losses = batch(), [], []
     for _ in range(WARMUP + N_STEPS):
         with timer() as clock:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
                 logits = forward(rows["ids"])
                 loss = F.cross_entropy(logits.flatten(0, 1), rows["targets"].flatten())
             loss.backward()
@@ -138,14 +136,14 @@ def plain_model(config: GPTConfig) -> Any:
     return Model()
 
 
-def measure(contender: str) -> dict[str, Any]:
+def measure(contender: str, dtype: str) -> dict[str, Any]:
     """The median step of one contender, in this process."""
     set_threads(N_THREADS)
     set_seed(0)
     name, compiled = contender.split(",")[0], "compiled" in contender
     if name == "train":
         reuse_memory()
-    seconds, losses = of_train(compiled) if name == "train" else of_plain(compiled)
+    seconds, losses = of_train(compiled) if name == "train" else of_plain(compiled, dtype)
     if not losses[-1] < losses[0]:
         raise SystemExit(f"{contender} does not learn: {losses}")
     return {
@@ -155,11 +153,11 @@ def measure(contender: str) -> dict[str, Any]:
     }
 
 
-def limit() -> dict[str, Any]:
-    """The products of a step alone, in bfloat16."""
+def limit(dtype: str) -> dict[str, Any]:
+    """The products of a step alone."""
     train_step.SHAPES["story"] = (config(), N_ROWS, N_TOKENS, N_STEPS)
     set_threads(N_THREADS)
-    return train_step.measure_limit("story", "bfloat16")
+    return train_step.measure_limit("story", dtype)
 
 
 def table(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -184,20 +182,16 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Read the command line, measure in turn, print, write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one round, no file")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, "story_step", "60 steps each", rounds=5).parse_args()
     if arguments.job:
         job = json.loads(arguments.job)
-        print(json.dumps(limit() if job == "limit" else measure(job)))
+        print(json.dumps(limit(job[1]) if job[0] == "limit" else measure(*job)))
         return
-    here, names = machine(), (*CONTENDERS, "limit")
+    here, names, dtype = machine(), (*CONTENDERS, "limit"), train_step.dtypes_that_pay()[0]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     rounds = 1 if arguments.quick else arguments.rounds
     for name in tqdm(names * rounds):
-        runs[name].append(in_fresh_process(name))
+        runs[name].append(in_fresh_process([name, dtype]))
     rows = table(runs)
     for row in rows:
         print(
@@ -205,11 +199,9 @@ def main() -> None:
             f"x plain {row['times_plain']:.2f}  x plain compiled {row['times_plain_compiled']:.2f}"
             f"  limit {row['share_of_limit']:.2f}  {row['peak_memory_megabytes']:.0f} MB"
         )
-    if not arguments.quick:
-        out = ROOT / "results" / "story_step.json"
-        sizes = {"batch_size": N_ROWS, "context_length": N_TOKENS, "config": config().to_dict()}
-        write_record(out, here, ["torch"], threads=N_THREADS, **sizes, rows=rows)
-        print(f"wrote {out.relative_to(ROOT)}")
+    sizes = {"batch_size": N_ROWS, "context_length": N_TOKENS, "config": config().to_dict()}
+    content = {"threads": N_THREADS, "dtype": dtype, **sizes, "rows": rows}
+    write_record(record_path(arguments, "story_step"), here, ["torch"], **content)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ are medians, the spread, peak memory and the ratio to the fastest peer.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import statistics
@@ -23,12 +22,11 @@ from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
-from record import in_fresh_process, machine, write_record
+from record import in_fresh_process, machine, parser, record_path, write_record
 from tqdm.auto import tqdm
 
 from llm_core.runtime import peak_memory, timer
 
-ROOT = Path(__file__).parents[1]
 N_THREADS = 2
 THREADS = {"RAYON_NUM_THREADS": str(N_THREADS), "TOKENIZERS_PARALLELISM": "true"}
 DOCUMENT_CHARACTERS = 100_000
@@ -353,12 +351,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Read the command line, measure, print, write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round, no file")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="default: results/tokenizer.json unless --quick")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, "tokenizer", "small sizes", rounds=5).parse_args()
     if arguments.job:
         print(json.dumps(do(json.loads(arguments.job))))
         return
@@ -372,10 +365,9 @@ def main() -> None:
         train_bpe(folder / f"{sizes[:2][-1]}.txt", 32768).save(folder / "t.json")
         rows = measure_all(folder, arguments.quick, 1 if arguments.quick else arguments.rounds)
     show(rows)
-    out = arguments.out or (None if arguments.quick else ROOT / "results" / "tokenizer.json")
-    if out:
-        packages = ("tiktoken", "tokenizers", "rustbpe", "numba", "numpy", "regex")
-        write_record(out, here, packages, threads=N_THREADS, corpora=corpora, rows=rows)
+    out = record_path(arguments, "tokenizer")
+    packages = ("tiktoken", "tokenizers", "rustbpe", "numba", "numpy", "regex")
+    write_record(out, here, packages, threads=N_THREADS, corpora=corpora, rows=rows)
 
 
 if __name__ == "__main__":

@@ -8,24 +8,24 @@ warm up and times the next ones. Rounds are interleaved: all contenders in turn,
 that a slow minute of the machine hits everyone. Beside them stands the limit of the matrix
 products: every product of the step, forward and backward, timed alone at exactly its shape, in
 memory that is already there. A step can't be faster than their sum with the same libraries.
+
+Where the processor does not gain by bfloat16, as ``runtime.dtype`` finds, what computes in it is
+left out: nobody would train in it there.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from record import in_fresh_process, machine, write_record
+from record import in_fresh_process, machine, parser, record_path, write_record
 from tqdm.auto import tqdm
 
 from llm_core.config import GPTConfig, preset
 from llm_core.runtime import peak_memory, reuse_memory, set_seed, set_threads, timer
 
-ROOT = Path(__file__).parents[1]
 N_THREADS = 2
 LR = 3e-4
 Measured = dict[str, Any]
@@ -152,6 +152,7 @@ CONTENDERS: dict[str, Callable[[GPTConfig], Step]] = {
 }
 AS_SHIPPED = ("transformers", "litgpt")
 IN_BF16 = ("transformers, bf16", "litgpt, bf16")
+IN_FLOAT32 = ("llm_core, float32", *AS_SHIPPED)
 
 
 def measure_step(shape: str, contender: str, n_steps: int) -> Measured:
@@ -244,16 +245,27 @@ def do(job: dict[str, Any]) -> Measured:
     return measure_step(job["shape"], job["contender"], job["n_steps"])
 
 
-def jobs(quick: bool, shapes: list[str]) -> list[dict[str, Any]]:
+def dtypes_that_pay() -> list[str]:
+    """What to train in here: float32, and bfloat16 first where the processor gains by it."""
+    import torch
+
+    from llm_core.runtime import dtype
+
+    pays = dtype(torch.device("cpu")) == torch.bfloat16
+    return ["bfloat16", "float32"] if pays else ["float32"]
+
+
+def jobs(quick: bool, shapes: list[str], dtypes: list[str]) -> list[dict[str, Any]]:
     """What is measured in each round."""
+    names = CONTENDERS if "bfloat16" in dtypes else IN_FLOAT32
     todo: list[dict[str, Any]] = []
     for shape in shapes:
         n_steps = 3 if quick else SHAPES[shape][3]
         if shape != "124M, long":  # that is there for the memory
             limit = {"task": "limit", "shape": shape}
-            todo += [{**limit, "dtype": name} for name in ("bfloat16", "float32")]
+            todo += [{**limit, "dtype": name} for name in dtypes]
         step = {"task": "step", "shape": shape, "n_steps": n_steps}
-        todo += [{**step, "contender": name} for name in CONTENDERS]
+        todo += [{**step, "contender": name} for name in names]
     return todo
 
 
@@ -280,19 +292,21 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
         limits = {r["dtype"]: r["median_seconds"] for r in same if r["task"] == "limit"}
         steps = {r["contender"]: r for r in same if r["task"] == "step"}
         mine = row["median_seconds"]
-        fastest = min(steps[name]["median_seconds"] for name in IN_BF16)
-        row["times_best_peer_in_bf16"] = fastest / mine
-        for name in AS_SHIPPED:
-            row[f"times_{name}_as_shipped"] = steps[name]["median_seconds"] / mine
-        least = min(steps[name]["peak_memory_megabytes"] for name in (*IN_BF16, *AS_SHIPPED))
+        in_bf16 = [steps[name] for name in IN_BF16 if name in steps]
+        if in_bf16:
+            fastest = min(peer["median_seconds"] for peer in in_bf16)
+            row["times_best_peer_in_bf16"] = fastest / mine
+        shipped = {name: steps[name] for name in AS_SHIPPED}
+        for name, peer in shipped.items():
+            row[f"times_{name}_as_shipped"] = peer["median_seconds"] / mine
+        least = min(peer["peak_memory_megabytes"] for peer in (*in_bf16, *shipped.values()))
         row["memory_over_best_peer"] = row["peak_memory_megabytes"] / least
         for dtype, seconds in limits.items():
             row[f"share_of_{dtype}_limit"] = seconds / mine
 
 
-def measure_all(quick: bool, rounds: int, shapes: list[str]) -> list[dict[str, Any]]:
+def measure_all(todo: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
     """All rounds of all jobs."""
-    todo = jobs(quick, shapes)
     runs: list[list[Measured]] = [[] for _ in todo]
     with tqdm(total=rounds * len(todo)) as bar:
         for _ in range(rounds):
@@ -315,10 +329,11 @@ def show(rows: list[dict[str, Any]]) -> None:
         if row["task"] == "limit":
             print(start + f"{row['gflops']:8.0f} GFLOP/s")
             continue
+        limits = (row.get(f"share_of_{name}_limit") for name in ("bfloat16", "float32"))
         numbers = (
-            row["times_best_peer_in_bf16"],
+            row.get("times_best_peer_in_bf16", float("nan")),
             *(row[f"times_{name}_as_shipped"] for name in AS_SHIPPED),
-            row.get("share_of_bfloat16_limit", float("nan")),
+            next((share for share in limits if share), float("nan")),
             row["peak_memory_megabytes"],
             row["memory_over_best_peer"],
         )
@@ -330,29 +345,26 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Read the command line, measure, print, write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small shape, one round, no file")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--out", type=Path, help="default: results/train_step.json unless --quick")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    flags = parser(__doc__, "train_step", "small shape", rounds=5)
+    flags.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    arguments = flags.parse_args()
     if arguments.job:
         print(json.dumps(do(json.loads(arguments.job))))
         return
     here = machine()
     chosen = ["small"] if arguments.quick else arguments.shapes
-    rows = measure_all(arguments.quick, 1 if arguments.quick else arguments.rounds, chosen)
+    dtypes = dtypes_that_pay()
+    todo = jobs(arguments.quick, chosen, dtypes)
+    rows = measure_all(todo, 1 if arguments.quick else arguments.rounds)
     show(rows)
-    out = arguments.out or (None if arguments.quick else ROOT / "results" / "train_step.json")
-    if out:
-        shapes = {
-            name: {"config": config.to_dict(), "batch_size": n_rows, "context_length": n_tokens}
-            for name, (config, n_rows, n_tokens, _) in SHAPES.items()
-            if name in chosen
-        }
-        packages = ("torch", "transformers", "litgpt")
-        write_record(out, here, packages, threads=N_THREADS, shapes=shapes, rows=rows)
+    shapes = {
+        name: {"config": config.to_dict(), "batch_size": n_rows, "context_length": n_tokens}
+        for name, (config, n_rows, n_tokens, _) in SHAPES.items()
+        if name in chosen
+    }
+    content = {"threads": N_THREADS, "dtypes": dtypes, "shapes": shapes, "rows": rows}
+    packages = ("torch", "transformers", "litgpt")
+    write_record(record_path(arguments, "train_step"), here, packages, **content)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llm_core.config import GPTConfig, Norm
+from llm_core.decode import Decoder
 from llm_core.generate import filter_logits, generate, stream
 from llm_core.model import GPT
 
@@ -253,6 +254,30 @@ def test_the_fast_path_gives_what_pytorch_gives(config, monkeypatch):
     fast = generate(model, PROMPTS, 15, **options)
     monkeypatch.setattr("llm_core.generate.can_decode", lambda model: False)
     assert fast == generate(model, PROMPTS, 15, **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "pays", "most"),
+    [
+        (torch.float32, torch.bfloat16, 12),
+        (torch.float32, torch.float32, 12),
+        (torch.bfloat16, torch.bfloat16, 4),
+        (torch.bfloat16, torch.float32, 16),
+    ],
+)
+def test_beyond_some_rows_which_depend_on_the_processor_pytorch_takes_the_steps(
+    dtype, pays, most, monkeypatch
+):
+    monkeypatch.setattr("llm_core.runtime.dtype", lambda where: pays)
+    taken = []
+    monkeypatch.setattr(
+        "llm_core.generate.Decoder",
+        lambda *given: taken.append(given[1]) or Decoder(*given),
+    )
+    model = model_of(ROPE).to(dtype)
+    for n_rows in (most, most + 1):
+        generate(model, [3, 4], 3, num_samples=n_rows, seed=0)
+    assert taken == [most]
 
 
 @pytest.mark.parametrize("fast", [True, False])

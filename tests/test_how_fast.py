@@ -13,11 +13,13 @@ from book.ext.groundtruth import speed
 ROOT = Path(__file__).parents[1]
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((ROOT / "results" / f"{name}.json").read_text())[
-        "rows"
-    ]
-    return found
+Record = dict[str, Any]
+
+
+def records(name: str) -> list[Record]:
+    """What results/ and the folders in it hold of one bench."""
+    paths = (ROOT / "results" / f"{name}.json", *sorted(ROOT.glob(f"results/*/{name}.json")))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +27,21 @@ def tables() -> dict[str, speed.Measured]:
     return {one.title: one for one in speed.tables(ROOT)}
 
 
-def speeds(table: speed.Measured) -> list[str]:
-    return [row[3] for row in table.rows]
+def pairs(
+    tables: dict[str, speed.Measured], title: str, name: str
+) -> list[tuple[list[str], list[Record]]]:
+    """The column of speeds and the rows of the record, of every machine."""
+    return [
+        (
+            [row[3] for row in tables[f"{title}, on {record['machine']['cpu']}"].rows],
+            record["rows"],
+        )
+        for record in records(name)
+    ]
 
 
 def test_every_table_is_whole_and_says_how_it_was_made(tables: dict[str, speed.Measured]) -> None:
-    assert len(tables) == len(speed.TABLES)
+    assert len(tables) == sum(len(records(name)) for _, name, _, _ in speed.TABLES)
     for one in tables.values():
         assert one.rows and all(len(row) == len(one.header) for row in one.rows)
         assert len(one.widths.split()) == len(one.header)
@@ -38,45 +49,64 @@ def test_every_table_is_whole_and_says_how_it_was_made(tables: dict[str, speed.M
 
 
 def test_tokenizers(tables: dict[str, speed.Measured]) -> None:
-    ours = [
-        f"{row['times_best_peer']:.2f}\u00a0×"
-        for row in rows("tokenizer")
-        if row["contender"] == "llm_core"
-    ]
-    assert speeds(tables["Tokenizers"]) == ours
+    for shown, rows in pairs(tables, "Tokenizers", "tokenizer"):
+        ours = [row["times_best_peer"] for row in rows if row["contender"] == "llm_core"]
+        assert shown == [f"{gain:.2f}\u00a0×" for gain in ours]
 
 
 def test_training(tables: dict[str, speed.Measured]) -> None:
-    wanted = []
-    for row in rows("train_step"):
-        if row.get("contender") == "llm_core":
-            shipped = min(row[f"times_{peer}_as_shipped"] for peer in ("transformers", "litgpt"))
-            wanted += [f"{row['times_best_peer_in_bf16']:.2f}\u00a0×", f"{shipped:.2f}\u00a0×"]
-    assert speeds(tables["Training steps"]) == wanted
-    by = {row["contender"]: row for row in rows("story_step")}
-    assert speeds(tables["Training the stories' model"]) == [
-        f"{by['train']['times_plain']:.2f}\u00a0×",
-        f"{by['train, compiled']['times_plain_compiled']:.2f}\u00a0×",
-    ]
+    for shown, rows in pairs(tables, "Training steps", "train_step"):
+        steps = [row for row in rows if row["task"] == "step" and row["shape"] != "124M, long"]
+        in_16 = any(row["contender"] == "llm_core" for row in steps)
+        wanted = []
+        for row in steps:
+            if row["contender"] == ("llm_core" if in_16 else "llm_core, float32"):
+                gains = (row[f"times_{peer}_as_shipped"] for peer in ("transformers", "litgpt"))
+                wanted += [row["times_best_peer_in_bf16"]] if in_16 else []
+                wanted += [min(gains)]
+        assert shown == [f"{gain:.2f}\u00a0×" for gain in wanted]
+
+
+def test_the_story_model(tables: dict[str, speed.Measured]) -> None:
+    for shown, rows in pairs(tables, "Training the stories' model", "story_step"):
+        by = {row["contender"]: row for row in rows}
+        assert shown == [
+            f"{by['train']['times_plain']:.2f}\u00a0×",
+            f"{by['train, compiled']['times_plain_compiled']:.2f}\u00a0×",
+        ]
 
 
 def test_generation(tables: dict[str, speed.Measured]) -> None:
-    found = rows("generate")
-    wanted = []
-    for ours in found:
-        if ours["contender"] != "llm_core":
-            continue
-        here = {
-            row["contender"]: row["median_seconds"]
-            for row in found
-            if (row["dtype"], row["batch"]) == (ours["dtype"], ours["batch"])
-        }
-        best = min(here["llm_core"], here["llm_core in PyTorch"])
-        gain = here["llm_core"] / best
-        wanted.append(f"{ours['times_best_pytorch_peer'] * gain:.2f}\u00a0×")
-        if "times_llama_cpp" in ours:
-            wanted.append(f"{ours['times_llama_cpp'] * gain:.2f}\u00a0×")
-    assert speeds(tables["Generating with GPT-2 124M"]) == wanted
+    for shown, rows in pairs(tables, "Generating with GPT-2 124M", "generate"):
+        wanted = []
+        for ours in (row for row in rows if row["contender"] == "llm_core"):
+            here = {
+                row["contender"]: row["median_seconds"]
+                for row in rows
+                if (row["dtype"], row["batch"]) == (ours["dtype"], ours["batch"])
+            }
+            best = min(here["llm_core"], here["llm_core in PyTorch"])
+            gain = here["llm_core"] / best
+            wanted.append(ours["times_best_pytorch_peer"] * gain)
+            if "times_llama_cpp" in ours:
+                wanted.append(ours["times_llama_cpp"] * gain)
+        assert shown == [f"{gain:.2f}\u00a0×" for gain in wanted]
+
+
+def test_attention(tables: dict[str, speed.Measured]) -> None:
+    for shown, rows in pairs(tables, "Attention, forward and backward", "attention"):
+        seconds = {(row["kind"], row["length"]): row["seconds"] for row in rows if row["backward"]}
+        longest = max(length for _, length in seconds)
+        gain = seconds["table", longest] / seconds["fused", longest]
+        assert shown[-1] == f"{gain:.2f}\u00a0×"
+
+
+def test_a_record_names_the_instructions_for_16_bits() -> None:
+    record = json.loads((ROOT / "results" / "attention.json").read_text(encoding="utf-8"))
+    record["machine"]["instructions"] = ["avx512f"]
+    assert "instructions for 16 bits: none" in speed.made_by(record)
+    record["machine"]["instructions"] = ["avx512f", "avx512_bf16", "amx_bf16"]
+    assert "instructions for 16 bits: `avx512_bf16`, `amx_bf16`" in speed.made_by(record)
 
 
 def test_a_record_says_how_often_and_how_steadily_it_was_measured() -> None:
@@ -85,10 +115,3 @@ def test_a_record_says_how_often_and_how_steadily_it_was_measured() -> None:
         "; medians of 3 rounds, which for half of the rows differ by 9% or more"
     )
     assert speed.rounds([{"seconds": 4.0}]) == ""
-
-
-def test_attention(tables: dict[str, speed.Measured]) -> None:
-    seconds = {(r["kind"], r["length"]): r["seconds"] for r in rows("attention") if r["backward"]}
-    longest = max(length for _, length in seconds)
-    gain = seconds["table", longest] / seconds["fused", longest]
-    assert speeds(tables["Attention, forward and backward"])[-1] == f"{gain:.2f}\u00a0×"

@@ -33,9 +33,13 @@ def made_by(record: dict[str, Any]) -> str:
     machine = record["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     state = ", with changes that were not committed" if record["uncommitted_changes"] else ""
+    cores = f"{machine['cores']} cores"
+    if "instructions" in machine:
+        sixteen = [f"`{name}`" for name in machine["instructions"] if "bf16" in name]
+        cores += f", instructions for 16 bits: {', '.join(sixteen) or 'none'}"
     return (
         f"`{record['command']}` on {machine['started'][:10]}; {machine['cpu']}, "
-        f"{machine['cores']} cores, load {machine['load_at_start']:.1f} at the start"
+        f"{cores}, load {machine['load_at_start']:.1f} at the start"
         f"{rounds(record['rows'])}; {versions}; commit `{record['commit'][:12]}`{state}"
     )
 
@@ -84,6 +88,7 @@ def tokenizer(record: dict[str, Any]) -> list[Row]:
 
 
 def training(record: dict[str, Any]) -> list[Row]:
+    """A row against the peers as they ship, and one in 16 bits where the record has them."""
     found = []
     for shape, at in record["shapes"].items():
         if all((row["shape"], row["task"]) != (shape, "limit") for row in record["rows"]):
@@ -93,18 +98,22 @@ def training(record: dict[str, Any]) -> list[Row]:
             for row in record["rows"]
             if (row["shape"], row["task"]) == (shape, "step")
         }
-        ours, peers = steps["llm_core"], [v for k, v in steps.items() if "llm_core" not in k]
+        dtype = "bfloat16" if "llm_core" in steps else "float32"
+        ours = steps["llm_core" if dtype == "bfloat16" else "llm_core, float32"]
+        peers = [row for name, row in steps.items() if "llm_core" not in name]
         for kind, some in (
             ("in 16 bits", [row for row in peers if "bf16" in row["contender"]]),
             ("as shipped", [row for row in peers if "bf16" not in row["contender"]]),
         ):
+            if not some:
+                continue
             peer = fastest(some)
             found.append((
                 f"{shape}, {at['batch_size']} × {at['context_length']}; peers {kind}",
                 f"{ours['tokens_per_second']:,.0f} tokens/s",
                 f"{peer['tokens_per_second']:,.0f} tokens/s ({peer['contender'].split(',')[0]})",
                 times(peer["median_seconds"], ours["median_seconds"]),
-                f"{ours['share_of_bfloat16_limit']:.0%}",
+                f"{ours[f'share_of_{dtype}_limit']:.0%}",
             ))  # fmt: skip
     return found
 
@@ -177,11 +186,14 @@ TABLES = (
 
 
 def tables(root: Path) -> list[Measured]:
-    """All records of speed, in the order of the chapters."""
+    """All records of speed, in the order of the chapters; those of ``results/`` before others'."""
     found = []
     for title, name, rows_of, header in TABLES:
-        record = json.loads((root / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        found.append(Measured(title, header, "32 20 26 11 11", rows_of(record), made_by(record)))
+        others = sorted(root.glob(f"results/*/{name}.json"))
+        for path in (root / "results" / f"{name}.json", *others):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            on = f"{title}, on {record['machine']['cpu']}"
+            found.append(Measured(on, header, "32 20 26 11 11", rows_of(record), made_by(record)))
     return found
 
 
