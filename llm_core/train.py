@@ -206,9 +206,12 @@ class _Keeper:
                 f"{last.path} belongs to a run with {name}={recorded.get(name)!r}, this one has "
                 f"{name}={ours[name]!r}; resume with the same settings or choose another folder"
             )
+        try:
+            run.history = History.from_dict(last.extra.get("history"))
+        except ValueError as error:
+            raise CheckpointError(f"{last.path}: {error}; remove it to go on before it") from error
         checkpoint.restore(last, run.model, run.optimizer)
         run.batches.restore(last.data)
-        run.history = History.from_dict(last.extra.get("history"))
         run.history.stopped, self.saved_step = None, last.step
         self.tokenizer_hash = last.tokenizer_hash
 

@@ -115,11 +115,18 @@ class History:
 
     @classmethod
     def from_dict(cls, given: Any) -> History:
-        """The history that ``asdict`` made plain. Raises ValueError for what is no such thing."""
+        """The history that ``asdict`` made plain.
+
+        Raises ValueError for what is no such thing: entries that are missing, are no lists, or do
+        not have as many steps as the others.
+        """
         try:
             if not all(isinstance(given[one.name], list) for one in fields(cls)[:-1]):
                 raise TypeError("an entry that is no list")
             evaluations = [(step, {**values}) for step, values in given["evaluations"]]
+            n_steps = sorted({len(given[one.name]) for one in fields(cls)[:6]})
+            if len(n_steps) > 1:
+                raise ValueError(f"entries of {n_steps} steps")
             return cls(**{**given, "evaluations": evaluations})
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"this is no history of a run ({error})") from error

@@ -528,6 +528,29 @@ def test_milestones_outlive_a_stop_and_those_of_a_run_that_left_no_checkpoint_do
     assert list(checkpoint.steps(tmp_path / MILESTONES)) == [9]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda history: history.pop("loss"), "this is no history of a run .'loss'."),
+        (lambda history: history["lr"].pop(), r"entries of \[3, 4\] steps"),
+    ],
+)
+def test_a_checkpoint_whose_history_is_not_whole_is_refused_by_name(
+    change, message, rows, tmp_path
+):
+    model, batches = model_of(), rows()
+    quiet(model, batches, SETTINGS, at_step(4, interrupt()), folder=tmp_path)
+    last = checkpoint.load(tmp_path)
+    change(last.extra["history"])
+    checkpoint.save(tmp_path, model, step=5, data=batches.state(), extra=last.extra)
+    other = model_of(seed=1)
+    untouched = copy.deepcopy(other)
+    with pytest.raises(CheckpointError, match=f"{message}.*remove it") as caught:
+        quiet(other, rows(), SETTINGS, folder=tmp_path, resume=True)
+    assert str(checkpoint.steps(tmp_path)[5]) in str(caught.value)
+    assert same_weights(other, untouched)
+
+
 # --- signals ------------------------------------------------------------------------------------
 
 
