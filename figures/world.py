@@ -252,7 +252,8 @@ def story_graph() -> Figure:
     names = list(episodes.PLOTS)
     taken = {visit.plot for visit in path if visit.plot}
     heights = {name: LIT_ROW if name in taken else ROW for name in names}
-    height = TOP + sum(heights.values()) + BOTTOM
+    # (fsum: since Python 3.12 sum rounds in another way, and names in the file hang on last digits)
+    height = math.fsum((TOP, *heights.values(), BOTTOM))
     fig, ax = style.canvas("text", height)
     fig.set_layout_engine("none")
     ax.set_position((0, 0, 1, 1))
