@@ -340,12 +340,13 @@ def as_csv(rows, **options):
     return file.getvalue()
 
 
-# Python's writer leaves "\r" unquoted where rows end in "\n", and then reads two rows.
+# Python's writer leaves "\r" unquoted where rows end in "\n", and then reads two rows; that of
+# 3.10 can't write "\0".
 ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0\r")
 
 
 @given(
-    rows=st.lists(st.tuples(st.text(ANY), WORDS.filter(lambda label: "\r" not in label))),
+    rows=st.lists(st.tuples(st.text(ANY), WORDS.filter(lambda label: not {"\0", "\r"} & {*label}))),
     ends=st.sampled_from(["\n", "\r\n"]),
 )
 def test_csv_reads_as_pythons_csv_does(rows, ends, tmp_path_factory):
