@@ -16,10 +16,14 @@ ROOT = Path(__file__).parents[1]
 Record = dict[str, Any]
 
 
-def records(name: str) -> list[Record]:
-    """What results/ and the folders in it hold of one bench."""
-    paths = (ROOT / "results" / f"{name}.json", *sorted(ROOT.glob(f"results/*/{name}.json")))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+def records(name: str) -> dict[str, Record]:
+    """What results/ and the folders in it hold of one bench, by the end of its title."""
+    found = {}
+    for path in (ROOT / "results" / f"{name}.json", *ROOT.glob(f"results/*/{name}.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        folder = path.parent.relative_to(ROOT / "results").name
+        found[record["machine"]["cpu"] + (f" ({folder})" if folder else "")] = record
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +37,10 @@ def pairs(
     """The column of speeds and the rows of the record, of every machine."""
     return [
         (
-            [row[3] for row in tables[f"{title}, on {record['machine']['cpu']}"].rows],
+            [row[3] for row in tables[f"{title}, on {machine}"].rows],
             record["rows"],
         )
-        for record in records(name)
+        for machine, record in records(name).items()
     ]
 
 

@@ -193,6 +193,8 @@ def tables(root: Path) -> list[Measured]:
         for path in (root / "results" / f"{name}.json", *others):
             record = json.loads(path.read_text(encoding="utf-8"))
             on = f"{title}, on {record['machine']['cpu']}"
+            if path.parent.name != "results":  # two folders may hold records of one processor
+                on += f" ({path.parent.name})"
             found.append(Measured(on, header, "32 20 26 11 11", rows_of(record), made_by(record)))
     return found
 
