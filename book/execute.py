@@ -29,7 +29,8 @@ SHARED = {
     f"recipes.{name}()": f"from llm_core import recipes; recipes.{name}()"
     for name in ("pretrained", "assistant")
 }
-PEAK = "from llm_core.runtime import peak_memory; print(peak_memory())"
+# What a kernel says of itself at its end, the memory before torch is asked for anything
+ENDING = "from llm_core.runtime import dtype, peak_memory; print(peak_memory(), dtype())"
 
 
 def environment(profile: str) -> dict[str, str]:
@@ -49,30 +50,32 @@ def environment(profile: str) -> dict[str, str]:
     }
 
 
+def asked_for(chapters: Iterable[NotebookNode]) -> list[str]:
+    """The calls for what is shared that stand in the chapters."""
+    sources = [cell.source for chapter in chapters for cell in notebooks.code_cells(chapter)]
+    return [call for call in SHARED if any(call in source for source in sources)]
+
+
 def prepare(paths: Iterable[Path], profile: str) -> None:
     """Make what the chapters share, where one asks for it, with a bar; the cache keeps it.
 
     Ends the program where making it fails.
     """
-    sources = [cell.source for path in paths for cell in notebooks.code_cells(notebooks.read(path))]
     variables = {k: v for k, v in environment(profile).items() if k != "TQDM_DISABLE"}
-    for call, program in SHARED.items():
-        if any(call in source for source in sources):
-            done = subprocess.run(
-                [sys.executable, "-c", program], env=variables, cwd=notebooks.ROOT
+    for call in asked_for(map(notebooks.read, paths)):
+        program = [sys.executable, "-c", SHARED[call]]
+        if subprocess.run(program, env=variables, cwd=notebooks.ROOT).returncode:
+            raise SystemExit(
+                f"error: {call} failed under the profile {profile}, as said above; the "
+                "chapters that call it can't be executed before it works"
             )
-            if done.returncode:
-                raise SystemExit(
-                    f"error: {call} failed under the profile {profile}, as said above; the "
-                    "chapters that call it can't be executed before it works"
-                )
 
 
-def run(notebook: NotebookNode, path: Path, profile: str) -> int:
-    """Execute in place; returns the peak memory of the kernel in bytes."""
+def run(notebook: NotebookNode, path: Path, profile: str) -> tuple[int, str]:
+    """Execute in place; returns the kernel's peak memory in bytes and the dtype it trains in."""
     for cell in notebooks.code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    notebook.cells.append(new_code_cell(PEAK))
+    notebook.cells.append(new_code_cell(ENDING))
     client = NotebookClient(
         notebook,
         timeout=LIMIT_SECONDS[profile],
@@ -93,7 +96,8 @@ def run(notebook: NotebookNode, path: Path, profile: str) -> int:
                 raise SystemExit(f"error: {path.name} failed:\n{error}") from error
             raise
         bar.update(total - bar.n)
-    return int(notebook.cells.pop().outputs[0].text)
+    peak, dtype = notebook.cells.pop().outputs[0].text.split()
+    return int(peak), dtype.removeprefix("torch.")
 
 
 def machine() -> dict[str, str | int]:
@@ -120,7 +124,7 @@ def execute(path: Path, profile: str) -> NotebookNode:
     """A canonical, executed and stamped copy of a chapter; the file is left alone."""
     notebook = notebooks.read(path)
     begin = time.perf_counter()
-    peak = run(notebook, path, profile)
+    peak, dtype = run(notebook, path, profile)
     seconds = time.perf_counter() - begin
     notebooks.normalise(notebook, path.stem.split("-")[0])
     notebook.metadata[notebooks.RECORD] = {
@@ -128,6 +132,7 @@ def execute(path: Path, profile: str) -> NotebookNode:
         "profile": profile,
         "seconds": round(seconds, 1),
         "peak_bytes": peak,
+        "trains_in": dtype,
         "machine": machine(),
         "versions": versions(),
     }

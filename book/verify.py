@@ -1,7 +1,8 @@
 """Re-execute a chapter and compare what it prints with what is committed, difference by difference.
 
 Words and whole numbers must be equal; numbers with a decimal point may differ by the stated
-relative tolerance, since another processor sums in another order.
+relative tolerance, since another processor sums in another order. Where something differs, what
+the two runs have not in common is named, too.
 """
 
 from __future__ import annotations
@@ -81,23 +82,52 @@ def differences(old: NotebookNode, new: NotebookNode, tolerance: float) -> list[
     return found
 
 
-def verify(path: Path, tolerance: float) -> list[str]:
+def circumstances(notebook: NotebookNode) -> dict[str, str]:
+    """What a run's numbers may hang on; nothing where the record is silent."""
+    record = notebook.metadata[notebooks.RECORD]
+    machine = record.get("machine", {})
+    known = {"processor": machine.get("cpu"), "trains in": record.get("trains_in")}
+    return {what: is_so for what, is_so in known.items() if is_so} | record.get("versions", {})
+
+
+def changed(old: NotebookNode, new: NotebookNode) -> list[str]:
+    """One line for each circumstance that both runs name and that differs."""
+    then, now = circumstances(old), circumstances(new)
+    found = [
+        f"{what}: committed {then[what]}, now {now[what]}"
+        for what in then
+        if what in now and then[what] != now[what]
+    ]
+    dtypes = then.get("trains in"), now.get("trains in")
+    if all(dtypes) and dtypes[0] != dtypes[1] and execute.asked_for([new]):
+        found.append(
+            f"a model that chapters share was trained in {dtypes[0]} then and in {dtypes[1]} now: "
+            "another model, of the same quality, whose numbers are its own"
+        )
+    return found
+
+
+def verify(path: Path, tolerance: float) -> tuple[list[str], list[str]]:
+    """What is not reproduced, and which circumstances have changed."""
     committed = notebooks.read(path)
     record = committed.metadata.get(notebooks.RECORD)
     if record is None:
         raise SystemExit(f"error: {path.name} was never executed; run make execute")
     execute.prepare([path], record["profile"])
-    return differences(committed, execute.execute(path, record["profile"]), tolerance)
+    now = execute.execute(path, record["profile"])
+    return differences(committed, now, tolerance), changed(committed, now)
 
 
 def main(chapter: str | None, tolerance: float) -> None:
     total = 0
     for path in notebooks.chapter_paths(chapter):
-        found = verify(path, tolerance)
+        found, other = verify(path, tolerance)
         total += len(found)
         for difference in found:
             print(f"{path.stem} {difference}")
         verdict = "reproduced" if not found else f"{len(found)} differences"
         print(f"{path.stem}: {verdict} (relative tolerance {tolerance:g})")
+        for circumstance in other if found else ():
+            print(f"  {circumstance}")
     if total:
         raise SystemExit(1)

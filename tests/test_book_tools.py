@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from book import check, execute, notebooks, verify
 from book.__main__ import main
-from llm_core import recipes
+from llm_core import recipes, runtime
 
 
 def chapter(*cells):
@@ -194,6 +194,28 @@ def test_verify_lists_changed_lines_and_changed_glue():
     assert "b 2" in found[0] and "tok-x" in found[1]
 
 
+def run_on(cpu, dtype, **more):
+    """A chapter that asks for the shared model, with the record of a run."""
+    done = stamped(chapter(new_code_cell("base = recipes.pretrained()")))
+    done.metadata[notebooks.RECORD].update(
+        machine={"cpu": cpu}, trains_in=dtype, versions={"torch": "2.13.0"}, **more
+    )
+    return done
+
+
+def test_verify_names_what_two_runs_do_not_share():
+    one, other = run_on("A", "bfloat16"), run_on("B", "float32")
+    assert verify.changed(one, one) == []
+    found = verify.changed(one, other)
+    assert found[:2] == [
+        "processor: committed A, now B",
+        "trains in: committed bfloat16, now float32",
+    ]
+    assert len(found) == 3 and "another model" in found[2]
+    del one.metadata[notebooks.RECORD]["trains_in"]  # as of a record that is older than the field
+    assert verify.changed(one, other) == found[:1]
+
+
 def test_execution_records_time_memory_and_a_true_stamp(tmp_path, monkeypatch):
     source = "import os\nprint(os.environ['BOOK_PROFILE'], 6 * 7)"
     path = tmp_path / "09-x.ipynb"
@@ -204,6 +226,7 @@ def test_execution_records_time_memory_and_a_true_stamp(tmp_path, monkeypatch):
     assert len(done.cells) == 1
     assert record["stamp"] == notebooks.code_hash(done)
     assert record["seconds"] > 0 and record["peak_bytes"] > 10 * 2**20
+    assert record["trains_in"] == str(runtime.dtype()).removeprefix("torch.")
     notebooks.write(done, path)
     monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
     again = execute.execute(path, "ci")
@@ -229,7 +252,7 @@ def test_what_chapters_share_is_made_before_a_chapter_that_asks_for_it(tmp_path,
     execute.main("09", "ci")
     assert notebooks.read(asking).cells[0].outputs[0].text == "ci False\n"
     made.unlink()
-    assert verify.verify(asking, 0.0) == [] and made.exists()
+    assert verify.verify(asking, 0.0) == ([], []) and made.exists()
     made.unlink()
     main(["prepare", "--profile", "gpu"])
     assert made.read_text() == "gpu False"
