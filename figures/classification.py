@@ -125,7 +125,8 @@ def reliability(bins: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> 
         color = style.COLORS["bad" if row == 0 else "good"]
         ax.plot(confidence, right, "os"[row], ls=style.LINES[row], color=color, label=name)
     ax.set(xlabel="probability of the predicted label", ylabel="how often it was right")
-    ax.set(xlim=(0.49, 1.01), ylim=(0.3, 1.02))
+    lowest = min(min(right) for _, right in bins.values())
+    ax.set(xlim=(0.49, 1.01), ylim=(min(0.3, lowest - 0.05), 1.02))
     ax.legend(loc="upper left")
     return fig
 
