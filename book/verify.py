@@ -102,7 +102,7 @@ def changed(old: NotebookNode, new: NotebookNode) -> list[str]:
     if all(dtypes) and dtypes[0] != dtypes[1] and execute.asked_for([new]):
         found.append(
             f"a model that chapters share was trained in {dtypes[0]} then and in {dtypes[1]} now: "
-            "another model, of the same quality, whose numbers are its own"
+            "another model, whose numbers are its own"
         )
     return found
 

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from book import check, execute, notebooks, verify
 from book.__main__ import main
-from llm_core import recipes, runtime
+from llm_core import recipes
 
 
 def chapter(*cells):
@@ -216,17 +216,35 @@ def test_verify_names_what_two_runs_do_not_share():
     assert verify.changed(one, other) == found[:1]
 
 
+def test_verify_says_what_runs_do_not_share_where_they_differ(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "09-x.ipynb"
+    notebooks.write(chapter(new_code_cell("print(1.5)")), path)
+    monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
+    execute.main("09", "ci")
+    done = notebooks.read(path)
+    done.metadata[notebooks.RECORD]["machine"]["cpu"] = "another"
+    notebooks.write(done, path)
+    verify.main("09", 0.01)
+    assert "reproduced" in (out := capsys.readouterr().out) and "another" not in out
+    done.cells[0].outputs[0].text = "2.5\n"
+    notebooks.write(done, path)
+    with pytest.raises(SystemExit):
+        verify.main("09", 0.01)
+    assert "processor: committed another, now " in capsys.readouterr().out
+
+
 def test_execution_records_time_memory_and_a_true_stamp(tmp_path, monkeypatch):
-    source = "import os\nprint(os.environ['BOOK_PROFILE'], 6 * 7)"
+    source = "import os; from llm_core.runtime import dtype"
+    source += "\nprint(os.environ['BOOK_PROFILE'], 6 * 7, dtype())"
     path = tmp_path / "09-x.ipynb"
     notebooks.write(chapter(new_code_cell(source)), path)
     done = execute.execute(path, "ci")
     record = done.metadata[notebooks.RECORD]
-    assert done.cells[0].outputs[0].text == "ci 42\n"
+    assert record["trains_in"] in ("float32", "bfloat16")
+    assert done.cells[0].outputs[0].text == f"ci 42 torch.{record['trains_in']}\n"
     assert len(done.cells) == 1
     assert record["stamp"] == notebooks.code_hash(done)
     assert record["seconds"] > 0 and record["peak_bytes"] > 10 * 2**20
-    assert record["trains_in"] == str(runtime.dtype()).removeprefix("torch.")
     notebooks.write(done, path)
     monkeypatch.setattr(notebooks, "CHAPTERS", tmp_path)
     again = execute.execute(path, "ci")
