@@ -1,4 +1,4 @@
-"""Can a model be taught whose a trait is? A drill on who is who, from three starts of tuning.
+"""Can a model be taught whose a trait is, by a drill on who is who, before tuning or after it?
 
     python bench/whose.py          # a quarter of an hour; writes results/whose.json
     python bench/whose.py --quick  # a minute or two, few steps, no file
