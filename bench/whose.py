@@ -1,10 +1,10 @@
 """Can a model be taught whose a trait is, by a drill on who is who, before tuning or after it?
 
     python bench/whose.py          # a quarter of an hour; writes results/whose.json
-    python bench/whose.py --quick  # a minute or two, few steps, no file
+    python bench/whose.py --quick  # some minutes, few steps, no file
 
 The assistant says a trait that the story offers, and not whose it is. The drill puts the sentences
-that introduce people, from several stories, into one text, lets the model say again what each one
+that introduce people, of one story or several, into a text, lets the model say again what each
 is (*recaps*), and then asks (*questions*); *conversations*, as the recipe has them, follow. It
 starts from the pretrained model and from the assistant. Two runs go at a time, on one thread each.
 Chapter 7 reads the record.
@@ -213,7 +213,9 @@ def run(start: str, seed: int, shrink: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Run both starts, print what was picked, write the record."""
     options = parser(__doc__, "whose", quick="few steps")
-    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument(
+        "--seeds", type=int, default=1, help="chapter 7 reads one; for more give --out, too"
+    )
     arguments = options.parse_args()
     here = machine()
     os.environ["TQDM_DISABLE"] = "1"

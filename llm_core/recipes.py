@@ -168,8 +168,7 @@ def recipe(profile: str | None = None) -> Recipe:
     if name not in runtime.PROFILES:
         raise ValueError(f"profile={name!r} is unknown; choose {', '.join(runtime.PROFILES)}")
     if name == "ci":
-        small = _recipe(preset("story-1m"), 600, 4, 6_000, 4e-3, compile=runtime.compiles())
-        return replace(small, n_test_stories=40)
+        return _recipe(preset("story-1m"), 600, 4, 6_000, 4e-3, compile=runtime.compiles())
     if name == "gpu":
         large = preset("story-1m", n_layer=9, n_head=8, d_model=512)
         return _recipe(large, 7_600, 128, 2_000_000, 2e-3, compile=True)
@@ -306,8 +305,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         milestones=(),
     )
     n_stories = {"ci": 600, "book": 14_400, "gpu": 192_000}[name]
-    n_test_stories = 8 if name == "ci" else TuningRecipe.n_test_stories
-    return TuningRecipe(base, config, n_stories, base.batch_size, n_test_stories=n_test_stories)
+    return TuningRecipe(base, config, n_stories, base.batch_size)
 
 
 @dataclass(frozen=True)
