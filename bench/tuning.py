@@ -7,7 +7,8 @@
 Each arm changes one thing of ``recipes.tuning_recipe`` (but LoRA, which stands beside full tuning
 by AdamW, and one question, whose short rows are packed and retell nothing) and sees as many tokens
 as the others, far fewer than the recipe: the arms are compared with each other, and not with its
-result. Two runs go at a time, on one thread each. Chapter 7 reads the record.
+result; none has its exercises. Two runs go at a time, on one thread each. Chapter 7 reads the
+record.
 """
 
 from __future__ import annotations

@@ -122,6 +122,22 @@ def skills(n_tokens: Sequence[float], shares: Mapping[str, Sequence[float]]) -> 
 
 
 @style.figure
+def exercises(losses: Sequence[float], ends: Mapping[str, int]) -> Figure:
+    """The loss of each step, and where each exercise ends, a name over its stretch."""
+    fig, ax = style.canvas("text", 2.1)
+    ax.plot(range(1, len(losses) + 1), losses, color=style.COLORS["train"], lw=1.0)
+    ax.set(xlim=(1, len(losses)), ylim=(0, None), xlabel="step", ylabel="nats a learned token")
+    start = 0
+    for name, end in ends.items():
+        ax.text((start + end) / 2, 1.02, name, ha="center", fontsize=8,
+                transform=ax.get_xaxis_transform())  # fmt: skip
+        if end < len(losses):
+            ax.axvline(end, color=style.GRAY, lw=0.8, ls=":")
+        start = end
+    return fig
+
+
+@style.figure
 def before_after(
     shares: Mapping[str, Mapping[str, Interval]], baseline: Mapping[str, float]
 ) -> Figure:

@@ -56,6 +56,7 @@ READING_ORDER = (
     "classify",
     "chat",
     "instruct",
+    "exercises",
     # shipping
     "hfconfig",
     "hf",

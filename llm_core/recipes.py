@@ -21,6 +21,7 @@ from llm_core import chat, checkpoint, dataset, instruct, kept, runtime, stories
 from llm_core.config import GPTConfig, preset
 from llm_core.curriculum import Stages, WeightedBatches
 from llm_core.evaluate import questions_report, story_set
+from llm_core.exercises import Exercises
 from llm_core.model import GPT, Init
 from llm_core.shards import Dataset
 from llm_core.shards import load as load_data
@@ -271,10 +272,11 @@ def pretrained(of: Recipe | str | None = None) -> Pretrained:
 class TuningRecipe:
     """How the pretrained model learns to answer, on conversations about ``n_stories`` stories.
 
-    A step has ``batch_size`` conversations, each in a row of its own; in the first half of the
-    steps those that fit whole. What is not an answer counts ``context_weight``, an answer 1. The
-    conversations have ``n_retold`` sentences to put into the other tense, see ``instruct``.
-    Questions about ``n_test_stories`` of the validation split measure what is learned.
+    The first steps are ``exercises``. After them a step has ``batch_size`` conversations, each in a
+    row of its own; in the first half of these steps those that fit whole. What is not an answer
+    counts ``context_weight``, an answer 1. The conversations have ``n_retold`` sentences to put
+    into the other tense, see ``instruct``. Questions about ``n_test_stories`` of the validation
+    split measure what is learned. Raises ValueError where exercises leave fewer than two steps.
     """
 
     base: Recipe
@@ -285,6 +287,19 @@ class TuningRecipe:
     context_weight: float = 0.2
     n_retold: int = 2
     n_test_stories: int = 30
+    exercises: Exercises = field(default_factory=Exercises)
+
+    def __post_init__(self) -> None:
+        if self.n_talked < 2:
+            raise ValueError(
+                f"{self.exercises} leaves {self.n_talked} of n_steps={self.train.n_steps} for "
+                "conversations; leave two steps or more"
+            )
+
+    @property
+    def n_talked(self) -> int:
+        """Steps of conversations, behind those of exercises."""
+        return self.train.n_steps - self.exercises.n_steps
 
 
 def tuning_recipe(profile: str | None = None) -> TuningRecipe:
@@ -305,7 +320,8 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         milestones=(),
     )
     n_stories = {"ci": 600, "book": 14_400, "gpu": 192_000}[name]
-    return TuningRecipe(base, config, n_stories, base.batch_size)
+    first = {"ci": (10, 10, 10), "book": (250, 250, 400), "gpu": (100, 100, 150)}[name]
+    return TuningRecipe(base, config, n_stories, base.batch_size, exercises=Exercises(*first))
 
 
 @dataclass(frozen=True)
@@ -325,12 +341,13 @@ class Assistant:
 
 def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path) -> History:
     """Tune by the recipe, or go on where an interrupted process stood."""
-    length = recipe.base.model.context_length
+    length, n_accumulate = recipe.base.model.context_length, recipe.train.n_accumulate
     read = instruct.rendered(words, recipe.n_stories, recipe.seed, n_retold=recipe.n_retold)
     whole = [one for one in read if len(one.ids) <= length + 1]
     sizes = recipe.batch_size, length, recipe.seed, False, recipe.context_weight
-    n_batches = recipe.train.n_steps * recipe.train.n_accumulate
+    n_batches = recipe.n_talked * n_accumulate
     rows = Stages(
+        *recipe.exercises.stages(words, recipe.batch_size, length, n_accumulate, recipe.seed),
         (chat.Conversations(whole, *sizes), n_batches // 2),
         (chat.Conversations(read, *sizes), n_batches - n_batches // 2),
     )

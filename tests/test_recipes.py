@@ -19,6 +19,7 @@ from llm_core import checkpoint, instruct, recipes, stories
 from llm_core.chat import chat_tokenizer
 from llm_core.config import GPTConfig
 from llm_core.evaluate import gap, story_set
+from llm_core.exercises import Exercises
 from llm_core.model import parameter_table
 from llm_core.stories import lexicon
 from llm_core.tokenizer import END_OF_TEXT, train_bpe
@@ -267,6 +268,7 @@ TALKING = recipes.TuningRecipe(
     n_stories=20,
     batch_size=2,
     n_test_stories=2,
+    exercises=Exercises(n_repeats=1, n_recaps=1, n_everybody=1),
 )
 
 
@@ -315,5 +317,24 @@ def test_profiles_have_tuning_recipes():
         one = recipes.tuning_recipe(name)
         assert one.base == recipes.recipe(name)
         assert one.n_stories >= one.batch_size * one.train.n_steps  # no story is asked about twice
+        assert 0 < one.exercises.n_steps < one.n_talked
+        assert one.n_talked + one.exercises.n_steps == one.train.n_steps
     with pytest.raises(ValueError, match="profile='laptop' is unknown"):
         recipes.tuning_recipe("laptop")
+
+
+def test_exercises_come_first_and_leave_steps_for_conversations():
+    found = []
+
+    def noted(model, batches, *given, **named):
+        found.extend(next(batches)["ids"].shape for _ in range(TALKING.train.n_steps))
+        raise KeyboardInterrupt
+
+    again = replace(TALKING, seed=3)  # another folder
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(recipes, "train", noted)
+        recipes.assistant(again)
+    assert found[:2] == [(8, 128), (8, 128)]  # as many tokens as in two rows of 512
+    assert all(shape[0] == 2 for shape in found[2:]) and len(found) == 6
+    with pytest.raises(ValueError, match=r"leaves 1 of n_steps=6 for conversations"):
+        replace(TALKING, exercises=Exercises(2, 2, 1))

@@ -1,0 +1,216 @@
+"""Exercises before the first conversation: repeating, saying who is who, and telling of everybody.
+
+What a story says of a person stands in one place, and whoever is asked for it has to find that
+place again by the name. Telling stories hardly ever asks for that, and a model that is tuned on
+answers alone says anybody's trait. Random tokens that come again can be told in no other way: they
+teach the circuit that finds what stood behind the same token before, *induction*. Who is who then
+puts it to use, first in short texts and then in whole stories. Chapter 7 measures what is learned
+with these exercises and what without.
+
+Paper: Olsson et al., In-context Learning and Induction Heads (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import NamedTuple
+
+from llm_core import stories
+from llm_core.chat import Conversations, Message, Rendered, render
+from llm_core.instruct import opening
+from llm_core.stories import Story
+from llm_core.stories.questions import FINDERS, Told
+from llm_core.stories.world import Person, Thing
+from llm_core.tokenizer import Tokenizer
+
+PERIODS = (8, 40)  # tokens after which a row of random ones begins again
+N_BYTES = 256  # ids below are bytes, of which stories hardly have any
+AGAIN = "Say again who is who."
+ASKED = ("trait", "animal", "color")  # kinds that are asked of everybody and everything
+CASTS = (2, 4)  # people a short text is to have; its last story may bring more
+LISTED = 0.5  # of the short texts say who is who in the very words of the answer
+SHORT = 128  # tokens of a short row
+ENDLESS = 100_000_000  # stories, more than anybody reads
+
+
+# --- repeating ------------------------------------------------------------------------------------
+
+
+def repeated(tokenizer: Tokenizer, n: int, length: int, seed: int = 0) -> list[Rendered]:
+    """``n`` rows of ``length`` + 1 random ids that begin again after 8 to 40 of them.
+
+    All but the first round is to be learned. Raises ValueError for rows that are too short for a
+    second round, and for a tokenizer without merges.
+    """
+    if length < 2 * PERIODS[1]:
+        raise ValueError(
+            f"length={length} is too short for {PERIODS[1]} ids to come twice; give at least "
+            f"{2 * PERIODS[1]}"
+        )
+    special = set(tokenizer.special_tokens.values())
+    ordinary = [one for one in range(N_BYTES, tokenizer.vocab_size) if one not in special]
+    if not ordinary:
+        raise ValueError(
+            f"a vocabulary of {tokenizer.vocab_size} has no ids but bytes; give one with merges"
+        )
+    chooser, rows = Random(seed), []
+    for _ in range(n):
+        period = chooser.randint(*PERIODS)
+        ids = chooser.choices(ordinary, k=period) * (length // period + 2)
+        mask = [0] * period + [1] * len(ids)
+        rows.append(Rendered(ids[: length + 1], mask[: length + 1]))
+    return rows
+
+
+# --- who is who -----------------------------------------------------------------------------------
+
+
+class Cast(NamedTuple):
+    """Sentences that introduce people and things, as one text, and whom and what they introduce."""
+
+    text: str
+    people: list[Person]
+    things: list[Thing]
+
+
+def introduced(told: Told) -> Cast:
+    """The sentences of a story that say what somebody is, or which color a thing has."""
+
+    def first(*words: object) -> int | None:
+        return next(
+            (
+                number
+                for number, sentence in enumerate(told.past.sentences)
+                if all(str(word) in sentence for word in words)
+            ),
+            None,
+        )
+
+    people = {who: first(who, who.trait, who.kind) for who in told.facts.people}
+    things = {thing: first(thing, thing.color) for thing in told.facts.owners}
+    kept = sorted({place for place in (*people.values(), *things.values()) if place is not None})
+    return Cast(
+        "".join(told.past.sentences[place] for place in kept).strip(),
+        [who for who, place in people.items() if place is not None],
+        [thing for thing, place in things.items() if place is not None],
+    )
+
+
+def casts(told: Iterable[Story], chooser: Random) -> Iterator[Cast]:
+    """Texts that introduce two to four people and more, each from one story or from several."""
+    texts, people, things, names = [], list[Person](), list[Thing](), set[str]()
+    wanted = chooser.randint(*CASTS)
+    for story in told:
+        one = Told(story)
+        here = {str(who) for who in one.facts.people}
+        if names & here:
+            continue  # nobody is to be two people
+        new = introduced(one)
+        texts.append(new.text)
+        people, things, names = people + new.people, things + new.things, names | here
+        if len(people) >= wanted:
+            chooser.shuffle(texts)
+            yield Cast(" ".join(texts), people, things)
+            texts, people, things, names = [], [], [], set()
+            wanted = chooser.randint(*CASTS)
+
+
+def facts(people: Iterable[Person], chooser: Random) -> str:
+    """What each of them is, trait and creature, a sentence each, in random order."""
+    said = [f"{who} was {what}." for who in people for what in (who.trait, who.kind.a)]
+    return " ".join(chooser.sample(said, len(said)))
+
+
+def recaps(seed: int = 0) -> Iterator[list[Message]]:
+    """Conversations without end, in each a short text and one answer: who is who, said again."""
+    chooser = Random(f"recaps {seed}")
+    for cast in casts(stories.stories(ENDLESS, seed), chooser):
+        listed = chooser.random() < LISTED
+        text = facts(cast.people, chooser) if listed else cast.text
+        yield [
+            {"role": "user", "content": opening(text, AGAIN)},
+            {"role": "assistant", "content": facts(cast.people, chooser)},
+        ]
+
+
+def everybody(seed: int = 0) -> Iterator[list[Message]]:
+    """Conversations without end, each about a whole story of two people or more.
+
+    Who is who is said again, and everybody's trait and creature and the colors of things are asked
+    for, in random order; in half of the conversations the first two questions come before.
+    """
+    chooser = Random(f"everybody {seed}")
+    for story in stories.stories(ENDLESS, seed):
+        told = Told(story)
+        people = introduced(told).people
+        if len(people) < 2:
+            continue
+        asked: list[tuple[str, str]] = []
+        for kind in ASKED:
+            _, templates, find = FINDERS[kind]
+            asked += [
+                (chooser.choice(templates).format(**about), str(answer))
+                for about, answer in find(told)
+            ]
+        chooser.shuffle(asked)
+        asked.insert(chooser.choice((0, 2)), (AGAIN, facts(people, chooser)))
+        messages: list[Message] = []
+        for number, (question, answer) in enumerate(asked):
+            text = question if number else opening(story.text, question)
+            messages.append({"role": "user", "content": text})
+            messages.append({"role": "assistant", "content": answer})
+        yield messages
+
+
+def fitting(
+    told: Iterable[list[Message]], tokenizer: Tokenizer, n: int, length: int
+) -> list[Rendered]:
+    """The first ``n`` of the conversations that have at most ``length`` + 1 tokens, as ids."""
+    rows = (render(messages, tokenizer) for messages in told)
+    return list(islice((row for row in rows if len(row.ids) <= length + 1), n))
+
+
+# --- the stages of a tuning -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exercises:
+    """Steps of each exercise, in their order. Raises ValueError for numbers below 0."""
+
+    n_repeats: int = 0
+    n_recaps: int = 0
+    n_everybody: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.n_repeats, self.n_recaps, self.n_everybody) < 0:
+            raise ValueError(f"{self} has a number below 0; 0 leaves an exercise out")
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all of them."""
+        return self.n_repeats + self.n_recaps + self.n_everybody
+
+    def stages(
+        self, tokenizer: Tokenizer, n_rows: int, length: int, n_accumulate: int = 1, seed: int = 0
+    ) -> list[tuple[Conversations, int]]:
+        """Batches of each exercise, and how many, as ``curriculum.Stages`` takes them.
+
+        A batch has ``n_rows`` rows of up to ``length`` tokens, or as many tokens in short rows.
+        What is given counts nothing, so that all that is learned is to look it up.
+        """
+        short = min(SHORT, length)
+        n_short = max(1, n_rows * length // short)
+        found: list[tuple[Conversations, int]] = []
+        if n := self.n_repeats * n_accumulate:
+            rows = repeated(tokenizer, n * n_short, short, seed)
+            found.append((Conversations(rows, n_short, short, seed, packed=False), n))
+        if n := self.n_recaps * n_accumulate:
+            rows = fitting(recaps(seed), tokenizer, n * n_short, short)
+            found.append((Conversations(rows, n_short, short, seed, packed=False), n))
+        if n := self.n_everybody * n_accumulate:
+            rows = fitting(everybody(seed), tokenizer, n * n_rows, length)
+            found.append((Conversations(rows, n_rows, length, seed, packed=False), n))
+        return found
