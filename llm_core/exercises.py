@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 from typing import NamedTuple
 
@@ -34,6 +33,7 @@ CASTS = (2, 4)  # people a short text is to have; its last story may bring more
 LISTED = 0.5  # of the short texts say who is who in the very words of the answer
 SHORT = 128  # tokens of a short row
 ENDLESS = 100_000_000  # stories, more than anybody reads
+PATIENCE = 1_000  # conversations that are too long, one after the other
 
 
 # --- repeating ------------------------------------------------------------------------------------
@@ -168,9 +168,25 @@ def everybody(seed: int = 0) -> Iterator[list[Message]]:
 def fitting(
     told: Iterable[list[Message]], tokenizer: Tokenizer, n: int, length: int
 ) -> list[Rendered]:
-    """The first ``n`` of the conversations that have at most ``length`` + 1 tokens, as ids."""
-    rows = (render(messages, tokenizer) for messages in told)
-    return list(islice((row for row in rows if len(row.ids) <= length + 1), n))
+    """The first ``n`` of the conversations that have at most ``length`` + 1 tokens, as ids.
+
+    Raises ValueError where so many in a row are longer that waiting for one that fits is idle.
+    """
+    found: list[Rendered] = []
+    n_longer = 0
+    for messages in told if n else ():
+        row = render(messages, tokenizer)
+        n_longer = 0 if len(row.ids) <= length + 1 else n_longer + 1
+        if n_longer == PATIENCE:
+            raise ValueError(
+                f"{PATIENCE} conversations in a row have more than {length + 1} tokens, the last "
+                f"one {len(row.ids)}; give a longer context, or leave this exercise out"
+            )
+        if not n_longer:
+            found.append(row)
+            if len(found) == n:
+                break
+    return found
 
 
 # --- the stages of a tuning -----------------------------------------------------------------------
@@ -200,6 +216,7 @@ class Exercises:
 
         A batch has ``n_rows`` rows of up to ``length`` tokens, or as many tokens in short rows.
         What is given counts nothing, so that all that is learned is to look it up.
+        Raises ValueError for a length in which an exercise has no room.
         """
         short = min(SHORT, length)
         n_short = max(1, n_rows * length // short)

@@ -115,7 +115,12 @@ def test_what_is_too_long_is_left_out(words):
     rows = fitting(recaps(seed=1), words, 30, 100)
     assert len(rows) == 30 and max(len(row.ids) for row in rows) <= 101
     every = [chat.render(messages, words) for messages in islice(recaps(seed=1), 60)]
-    assert [row for row in every if len(row.ids) <= 101][:30] == rows[:60]
+    assert [row for row in every if len(row.ids) <= 101][:30] == rows
+    assert fitting(recaps(seed=1), words, 0, 100) == []
+    with pytest.raises(ValueError, match="1000 conversations in a row have more than 9 tokens"):
+        fitting(recaps(seed=1), words, 1, 8)
+    with pytest.raises(ValueError, match="give a longer context, or leave this exercise out"):
+        Exercises(n_everybody=1).stages(words, 2, 100)
 
 
 def test_stages_have_the_steps_the_shapes_and_answers_alone_to_learn(words):
