@@ -164,17 +164,21 @@ def _cpu_gains_by_bfloat16() -> bool:
     """Whether products in bfloat16 take less than three quarters of the time of float32 here.
 
     Measured, not read off the processor's name: a library may lack a kernel for what it can do. The
-    two take turns and the best of each counts, so that other work on the machine hits both.
+    two take turns and the best of each counts, so that other work on the machine hits both; on one
+    thread, as two wait for one another where another program has a core, ten times a product long.
     """
     import torch
 
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for _ in range(12):
         for kind in best:
             a, b = torch.ones(512, 256, dtype=kind), torch.ones(256, 512, dtype=kind)
             start = time.perf_counter()
             torch.mm(a, b)
             best[kind] = min(best[kind], time.perf_counter() - start)
+    torch.set_num_threads(threads)
     return best[torch.bfloat16] < 0.75 * best[torch.float32]
 
 
@@ -182,10 +186,19 @@ def dtype(where: torch.device | None = None) -> torch.dtype:
     """The dtype to train in on a device: bfloat16 where the hardware gains by it, else float32.
 
     ``where`` is ``device()`` unless given. On a CPU a product is timed in both, once a process; a
-    GPU gains from Nvidia's Ampere generation (compute capability 8.0) on.
+    GPU gains from Nvidia's Ampere generation (compute capability 8.0) on. ``$LLM_CORE_PRECISION``
+    decides instead where it is set, say to compare a run with one of another machine. Raises
+    ValueError where it names neither ``float32`` nor ``bfloat16``.
     """
     import torch
 
+    if (asked := os.environ.get("LLM_CORE_PRECISION")) in ("float32", "bfloat16"):
+        return torch.float32 if asked == "float32" else torch.bfloat16
+    if asked:
+        raise ValueError(
+            f"LLM_CORE_PRECISION={asked!r} is no precision to train in; set it to float32 or "
+            "bfloat16, or unset it to have the faster of the two measured"
+        )
     where = where or device()
     if where.type == "cuda":
         fast = torch.cuda.get_device_capability(where) >= (8, 0)

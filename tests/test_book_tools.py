@@ -233,15 +233,17 @@ def test_verify_says_what_runs_do_not_share_where_they_differ(tmp_path, monkeypa
     assert "processor: committed another, now " in capsys.readouterr().out
 
 
-def test_execution_records_time_memory_and_a_true_stamp(tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_execution_records_time_memory_and_a_true_stamp(precision, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_CORE_PRECISION", precision)
     source = "import os; from llm_core.runtime import dtype"
     source += "\nprint(os.environ['BOOK_PROFILE'], 6 * 7, dtype())"
     path = tmp_path / "09-x.ipynb"
     notebooks.write(chapter(new_code_cell(source)), path)
     done = execute.execute(path, "ci")
     record = done.metadata[notebooks.RECORD]
-    assert record["trains_in"] in ("float32", "bfloat16")
-    assert done.cells[0].outputs[0].text == f"ci 42 torch.{record['trains_in']}\n"
+    assert record["trains_in"] == precision
+    assert done.cells[0].outputs[0].text == f"ci 42 torch.{precision}\n"
     assert len(done.cells) == 1
     assert record["stamp"] == notebooks.code_hash(done)
     assert record["seconds"] > 0 and record["peak_bytes"] > 10 * 2**20
@@ -261,6 +263,7 @@ def shared_by_a_program(program, folder, monkeypatch):
 
 
 def test_what_chapters_share_is_made_before_a_chapter_that_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_CORE_PRECISION", "float32")  # a probe may find each process another
     made = tmp_path / "made.txt"
     says = "f\"{os.environ['BOOK_PROFILE']} {'TQDM_DISABLE' in os.environ}\""
     program = f"import os, pathlib; pathlib.Path({str(made)!r}).write_text({says})"

@@ -148,6 +148,25 @@ def test_the_dtype_is_one_that_the_device_can_multiply():
     assert product.eq(4).all()
 
 
+def test_the_environment_may_fix_the_dtype_and_only_to_one_of_two(monkeypatch):
+    for name in ("float32", "bfloat16"):
+        monkeypatch.setenv("LLM_CORE_PRECISION", name)
+        assert runtime.dtype() == getattr(torch, name)
+    monkeypatch.setenv("LLM_CORE_PRECISION", "fp8")
+    with pytest.raises(ValueError, match=r"LLM_CORE_PRECISION='fp8'.*float32 or bfloat16"):
+        runtime.dtype()
+
+
+def test_the_probe_of_bfloat16_leaves_the_threads_as_they_were():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert runtime._cpu_gains_by_bfloat16.__wrapped__() in (True, False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 # --- time and memory ----------------------------------------------------------------------------
 
 
