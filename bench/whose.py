@@ -94,16 +94,23 @@ def measured(model: Any, words: Any) -> dict[str, Any]:
     }
 
 
-def run(arm: str, shrink: int) -> list[dict[str, Any]]:
-    """All stages of an arm in one run; a row before the first and one after each."""
+def untuned() -> tuple[Any, Any]:
+    """The pretrained model with rows for the control tokens, and the tokenizer that has them."""
+    base = recipes.pretrained("book")
+    words = chat.chat_tokenizer(base.tokenizer)
+    return chat.grow(base.model, words.vocab_size), words
+
+
+def run(arm: str, before: dict[str, Any], shrink: int) -> list[dict[str, Any]]:
+    """All stages of an arm in one run; a row ``before`` the first and one after each."""
     import torch
 
     from llm_core.train import train
 
-    base, recipe = recipes.pretrained("book"), recipes.tuning_recipe("book")
-    words, length = chat.chat_tokenizer(base.tokenizer), base.model.config.context_length
+    recipe = recipes.tuning_recipe("book")
+    model, words = untuned()
+    length = model.config.context_length
     torch.manual_seed(0)
-    model = chat.grow(base.model, words.vocab_size)
     plan = Exercises(*(n // shrink for n in asdict(ARMS[arm]).values()))
     n_talked = (FIRST.n_steps + LAST) // shrink - plan.n_steps
     read = instruct.rendered(words, n_talked * recipe.batch_size, n_retold=recipe.n_retold)
@@ -118,7 +125,7 @@ def run(arm: str, shrink: int) -> list[dict[str, Any]]:
             ends[n_done] = stage
     for n_steps in (FIRST.n_steps // shrink, n_done + n_talked):
         ends.setdefault(n_steps, "conversations")
-    found = [{"arm": arm, "stage": "before", "step": 0} | measured(model, words)]
+    found = [{"arm": arm, "stage": "before", "step": 0} | before]
 
     def note(model: Any) -> dict[str, float]:
         step, stage = list(ends.items())[len(found) - 1]
@@ -141,7 +148,8 @@ def main() -> None:
     """Run the arms one after the other, print what was picked, write the record."""
     arguments = parser(__doc__, "whose", quick="few steps").parse_args()
     here, shrink = machine(), 50 if arguments.quick else 1
-    rows = [row for arm in ARMS for row in run(arm, shrink)]
+    before = measured(*untuned())
+    rows = [row for arm in ARMS for row in run(arm, before, shrink)]
     for row in rows:
         print(
             f"{row['arm']:21}{row['stage']:14}{row['step']:5}  copied {row['copied']:.2f}", end=""

@@ -64,19 +64,27 @@ def _check(tokenizer: Tokenizer) -> None:
 
 
 @torch.no_grad()
-def grow(model: GPT, vocab_size: int, seed: int = 0) -> GPT:
+def grow(model: GPT, vocab_size: int, seed: int = 0, context_length: int | None = None) -> GPT:
     """A copy of the model with ``vocab_size`` rows in its table, and in its head where it has one.
 
     A new row is the mean of the old ones, with a thousandth of their spread as noise, so that no
-    two are the same: what is unknown looks like what is common. The model is left as it is. Raises
-    ValueError for fewer rows than there are.
+    two are the same: what is unknown looks like what is common. With a ``context_length`` the copy
+    may read that far; beyond the old length it has learned nothing yet. The model is left as it is.
+    Raises ValueError for fewer rows than there are, and for another context length where each
+    position has a learned vector.
     """
     old = model.config.vocab_size
     if vocab_size < old:
         raise ValueError(f"vocab_size={vocab_size} is below the {old} rows that the model has")
+    length = context_length or model.config.context_length
+    if length != model.config.context_length and model.config.position == "learned":
+        raise ValueError(
+            f"context_length={length} needs other vectors than the {model.config.context_length} "
+            "that were learned for the positions; leave it out, or take a model with rotary ones"
+        )
     weight = model.output_weight
     with torch.device("meta"):
-        grown = GPT(model.config.changed(vocab_size=vocab_size))
+        grown = GPT(model.config.changed(vocab_size=vocab_size, context_length=length))
     generator = torch.Generator().manual_seed(seed)
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     for name in ("token_embedding.weight", "head.weight"):

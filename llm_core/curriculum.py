@@ -1,7 +1,7 @@
-"""What a run reads when: short windows before long ones, and rare targets that count more at first.
+"""What a run reads when: short windows first, others between, rare targets that count more.
 
-Both wrap batches, know where they are, and resume like them, so that ``train`` does not see the
-difference. Chapter 5 measures what they are worth.
+All wrap batches, know where they are, and resume like them, so that ``train`` does not see the
+difference. Chapter 5 measures what the first and the last are worth, chapter 7 uses the second.
 """
 
 from __future__ import annotations
@@ -66,6 +66,41 @@ class Stages(Iterator[Batch]):
         for (source, _), its_state in zip(self.stages, state["sources"], strict=True):
             source.restore(its_state)
         self.stage, self.n_taken = count_in(state, "stage"), count_in(state, "n_taken")
+
+
+class Alternating(Iterator[Batch]):
+    """Batches of one source with one of another after every few: each ``every``-th is ``between``.
+
+    Ends where a source ends. Raises ValueError for ``every`` below 2.
+    """
+
+    def __init__(self, batches: BatchSource, between: BatchSource, every: int) -> None:
+        if every < 2:
+            raise ValueError(f"every={every} must be at least 2; for 1, read the other one alone")
+        self.batches, self.between, self.every = batches, between, every
+        self.n_taken = 0
+
+    def __next__(self) -> Batch:
+        batch = next(self.batches if (self.n_taken + 1) % self.every else self.between)
+        self.n_taken += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the iterator stands, as json takes it."""
+        sources = [self.batches.state(), self.between.state()]
+        return {"every": self.every, "n_taken": self.n_taken, "sources": sources}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to where ``state()`` was taken. Raises ValueError where the sources differ."""
+        sources = state.get("sources") if isinstance(state, Mapping) else None
+        if not isinstance(sources, list) or len(sources) != 2 or state.get("every") != self.every:
+            raise ValueError(
+                f"this state was not taken of two sources with every={self.every}; make the same "
+                "sources, or start without a state"
+            )
+        self.batches.restore(sources[0])
+        self.between.restore(sources[1])
+        self.n_taken = count_in(state, "n_taken")
 
 
 class WeightedBatches(Iterator[Batch]):

@@ -31,6 +31,7 @@ AGAIN = "Say again who is who."
 ASKED = ("trait", "animal", "color")  # kinds that are asked of everybody and everything
 CASTS = (2, 4)  # people a short text is to have; its last story may bring more
 LISTED = 0.5  # of the short texts say who is who in the very words of the answer
+OF_A_KIND = 4  # questions a story, where everything is asked
 SHORT = 128  # tokens of a short row
 ENDLESS = 100_000_000  # stories, more than anybody reads
 PATIENCE = 1_000  # conversations that are too long, one after the other
@@ -136,6 +137,33 @@ def recaps(seed: int = 0) -> Iterator[list[Message]]:
         ]
 
 
+def questions(
+    told: Told, kinds: Iterable[str], chooser: Random, most: int | None = None
+) -> list[tuple[str, str]]:
+    """All questions of these kinds and their answers, or ``most`` of each, in random order."""
+    asked: list[tuple[str, str]] = []
+    for kind in kinds:
+        _, templates, find = FINDERS[kind]
+        found = list(find(told))
+        if most is not None:
+            found = chooser.sample(found, min(most, len(found)))
+        asked += [
+            (chooser.choice(templates).format(**about), str(answer)) for about, answer in found
+        ]
+    chooser.shuffle(asked)
+    return asked
+
+
+def talk(story: str, asked: Iterable[tuple[str, str]]) -> list[Message]:
+    """A conversation of questions and their answers, the story in front of the first."""
+    messages: list[Message] = []
+    for question, answer in asked:
+        text = question if messages else opening(story, question)
+        messages.append({"role": "user", "content": text})
+        messages.append({"role": "assistant", "content": answer})
+    return messages
+
+
 def everybody(seed: int = 0) -> Iterator[list[Message]]:
     """Conversations without end, each about a whole story of two people or more.
 
@@ -148,21 +176,27 @@ def everybody(seed: int = 0) -> Iterator[list[Message]]:
         people = introduced(told).people
         if len(people) < 2:
             continue
-        asked: list[tuple[str, str]] = []
-        for kind in ASKED:
-            _, templates, find = FINDERS[kind]
-            asked += [
-                (chooser.choice(templates).format(**about), str(answer))
-                for about, answer in find(told)
-            ]
-        chooser.shuffle(asked)
+        asked = questions(told, ASKED, chooser)
         asked.insert(chooser.choice((0, 2)), (AGAIN, facts(people, chooser)))
-        messages: list[Message] = []
-        for number, (question, answer) in enumerate(asked):
-            text = question if number else opening(story.text, question)
-            messages.append({"role": "user", "content": text})
-            messages.append({"role": "assistant", "content": answer})
-        yield messages
+        yield talk(story.text, asked)
+
+
+def everything(seed: int = 0) -> Iterator[list[Message]]:
+    """Conversations without end, each about a whole story, with all that the world can ask of it.
+
+    Sentences to put into the other tense are left out; of any other kind there are up to four
+    questions, in random order, and who is who is said again behind at most three of them. Most are
+    longer than a context of 512 tokens, and each is cut at another place.
+    """
+    chooser = Random(f"everything {seed}")
+    kinds = [kind for kind in FINDERS if kind != "retell"]
+    for story in stories.stories(ENDLESS, seed):
+        told = Told(story)
+        asked = questions(told, kinds, chooser, OF_A_KIND)
+        if people := introduced(told).people:
+            asked.insert(chooser.randint(0, 3), (AGAIN, facts(people, chooser)))
+        if asked:
+            yield talk(story.text, asked)
 
 
 def fitting(

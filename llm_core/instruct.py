@@ -105,7 +105,9 @@ def answers(
 ) -> list[str]:
     """What the model answers, greedily, to (story, question text) pairs, each a new conversation.
 
-    A story too long for the context leaves its question without an answer: an empty one.
+    Each answer has the room that the context leaves it, whatever else is asked: long questions do
+    not cut short what is answered beside them. A story too long for the context leaves its question
+    without an answer: an empty one.
     """
     end, most = tokenizer.special_tokens[END], model.config.context_length
     prompts: dict[int, list[int]] = {}
@@ -116,12 +118,14 @@ def answers(
             prompts[number] = ids
     given = [""] * len(pairs)
     order = sorted(prompts, key=lambda number: len(prompts[number]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        room = most - max(len(prompts[number]) for number in batch)
+    while order:
+        n_free = sum(len(prompts[number]) + MOST_NEW <= most for number in order)
+        batch = order[: min(batch_size, n_free) or 1]  # those near the end of the context alone
+        room = most - len(prompts[batch[-1]])
         rows = generate(
             model, [prompts[n] for n in batch], min(MOST_NEW, room), temperature=0.0, stop=[end]
         )
         for number, ids in zip(batch, rows, strict=True):
             given[number] = tokenizer.decode(i for i in ids if i != end).removeprefix(" ")
+        order = order[len(batch) :]
     return given

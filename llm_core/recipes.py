@@ -19,9 +19,9 @@ import torch
 
 from llm_core import chat, checkpoint, dataset, instruct, kept, runtime, stories
 from llm_core.config import GPTConfig, preset
-from llm_core.curriculum import Stages, WeightedBatches
+from llm_core.curriculum import Alternating, BatchSource, Stages, WeightedBatches
 from llm_core.evaluate import questions_report, story_set
-from llm_core.exercises import Exercises
+from llm_core.exercises import Exercises, everything
 from llm_core.model import GPT, Init
 from llm_core.shards import Dataset
 from llm_core.shards import load as load_data
@@ -273,21 +273,25 @@ class TuningRecipe:
     """How the pretrained model learns to answer, on conversations about ``n_stories`` stories.
 
     The first steps are ``exercises``. After them a step has ``batch_size`` conversations, each in a
-    row of its own; in the first half of these steps those that fit whole. What is not an answer
-    counts ``context_weight``, an answer 1. The conversations have ``n_retold`` sentences to put
-    into the other tense, see ``instruct``. Questions about ``n_test_stories`` of the validation
-    split measure what is learned. Raises ValueError where exercises leave fewer than two steps.
+    row of its own of up to ``context_length`` tokens, which may be more than before. An answer
+    counts 1, the rest ``context_weight``. The conversations have ``n_retold`` sentences to put into
+    the other tense, see ``instruct``. Each ``everything_every``-th batch of them is an exercise
+    again, ``exercises.everything``; 0 for none. Questions about ``n_test_stories`` of the
+    validation split measure what is learned. Raises ValueError where exercises leave fewer than two
+    steps, or all of these.
     """
 
     base: Recipe
     train: TrainConfig
     n_stories: int
     batch_size: int
+    context_length: int = 640
     seed: int = 0
     context_weight: float = 0.2
     n_retold: int = 2
     n_test_stories: int = 30
     exercises: Exercises = field(default_factory=Exercises)
+    everything_every: int = 3
 
     def __post_init__(self) -> None:
         if self.n_talked < 2:
@@ -295,6 +299,8 @@ class TuningRecipe:
                 f"{self.exercises} leaves {self.n_talked} of n_steps={self.train.n_steps} for "
                 "conversations; leave two steps or more"
             )
+        if (every := self.everything_every) < 0 or every == 1:
+            raise ValueError(f"everything_every={every} must be 0, never, or 2 or more")
 
     @property
     def n_talked(self) -> int:
@@ -306,7 +312,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
     """The settings of a profile, as ``recipe`` has them. Raises ValueError for an unknown one."""
     name = runtime.profile().name if profile is None else profile
     base = recipe(name)
-    n_steps = {"ci": 150, "book": 3_600, "gpu": 1_500}[name]
+    n_steps = {"ci": 150, "book": 3_000, "gpu": 1_500}[name]
     max_lr = 0.75 * base.train.max_lr
     config = replace(
         base.train,
@@ -319,7 +325,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         save_every=max(1, n_steps // 5),
         milestones=(),
     )
-    n_stories = {"ci": 600, "book": 14_400, "gpu": 192_000}[name]
+    n_stories = {"ci": 600, "book": 12_000, "gpu": 192_000}[name]
     first = {"ci": (10, 10, 10), "book": (250, 250, 400), "gpu": (100, 100, 150)}[name]
     return TuningRecipe(base, config, n_stories, base.batch_size, exercises=Exercises(*first))
 
@@ -339,18 +345,25 @@ class Assistant:
     folder: Path = field(repr=False)
 
 
-def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path) -> History:
-    """Tune by the recipe, or go on where an interrupted process stood."""
+def conversations(recipe: TuningRecipe, words: Tokenizer) -> Stages:
+    """What a recipe's tuning reads, in order: the exercises, and conversations."""
     length, n_accumulate = recipe.base.model.context_length, recipe.train.n_accumulate
     read = instruct.rendered(words, recipe.n_stories, recipe.seed, n_retold=recipe.n_retold)
-    whole = [one for one in read if len(one.ids) <= length + 1]
-    sizes = recipe.batch_size, length, recipe.seed, False, recipe.context_weight
-    n_batches = recipe.n_talked * n_accumulate
-    rows = Stages(
-        *recipe.exercises.stages(words, recipe.batch_size, length, n_accumulate, recipe.seed),
-        (chat.Conversations(whole, *sizes), n_batches // 2),
-        (chat.Conversations(read, *sizes), n_batches - n_batches // 2),
-    )
+    sizes = recipe.batch_size, recipe.context_length, recipe.seed, False
+    talks: BatchSource = chat.Conversations(read, *sizes, recipe.context_weight)
+    n_batches, every = recipe.n_talked * n_accumulate, recipe.everything_every
+    if every:
+        n_rows = max(1, n_batches // every) * recipe.batch_size
+        asked = islice(everything(recipe.seed + 1), n_rows)  # of stories that are not talked about
+        rows = [chat.render(messages, words) for messages in asked]
+        talks = Alternating(talks, chat.Conversations(rows, *sizes), every)
+    first = recipe.exercises.stages(words, recipe.batch_size, length, n_accumulate, recipe.seed)
+    return Stages(*first, (talks, n_batches))
+
+
+def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path) -> History:
+    """Tune by the recipe, or go on where an interrupted process stood."""
+    rows = conversations(recipe, words)
     asked = instruct.asked(recipe.n_test_stories, split="validation")
 
     def evaluate(model: GPT) -> dict[str, float]:
@@ -359,7 +372,8 @@ def _tune(recipe: TuningRecipe, base: Pretrained, words: Tokenizer, folder: Path
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model = chat.grow(base.model, words.vocab_size, recipe.seed).to(runtime.device())
+        model = chat.grow(base.model, words.vocab_size, recipe.seed, recipe.context_length)
+        model.to(runtime.device())
         return train(
             model,
             rows,

@@ -109,6 +109,19 @@ def test_a_model_cannot_grow_smaller():
         grow(model_of(300), 299)
 
 
+def test_a_model_can_be_grown_to_read_further_where_positions_are_not_learned():
+    model = model_of(300, position="rope")
+    grown = grow(model, 303, context_length=64)
+    assert grown.config.context_length == 64 and model.config.context_length == 48
+    ids = torch.randint(300, (2, 64))
+    with torch.no_grad():
+        assert torch.equal(grown(ids)[:, :48, :300], grown(ids[:, :48])[..., :300])
+        assert torch.allclose(grown(ids[:, :48])[..., :300], model(ids[:, :48]), atol=1e-5)
+    assert grow(model, 300).config.context_length == 48
+    with pytest.raises(ValueError, match="context_length=64 needs other vectors than the 48"):
+        grow(model_of(300, position="learned"), 303, context_length=64)
+
+
 # --- the template -------------------------------------------------------------------------------
 
 

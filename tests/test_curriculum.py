@@ -7,7 +7,7 @@ import torch
 from test_shards import write_by_hand
 
 from llm_core import dataset
-from llm_core.curriculum import Stages, WeightedBatches
+from llm_core.curriculum import Alternating, Stages, WeightedBatches
 
 V = 300
 
@@ -81,6 +81,40 @@ def test_a_state_of_other_stages_is_refused(path):
     other = Stages((rows(path, seed=5), 3), (rows(path, 2, 16, seed=1), 4))
     with pytest.raises(ValueError, match="seed=0, these batches have seed=5"):
         other.restore(staged(path).state())
+
+
+# --- two sources by turns -----------------------------------------------------------------------
+
+
+def by_turns(path):
+    return Alternating(rows(path, 4, 8), rows(path, 2, 16, seed=1), 3)
+
+
+def test_every_third_batch_is_of_the_other_source(path):
+    both, sources = by_turns(path), (rows(path, 4, 8), rows(path, 2, 16, seed=1))
+    for number in range(9):
+        expected = next(sources[number % 3 == 2])
+        assert torch.equal(next(both)["ids"], expected["ids"])
+
+
+@pytest.mark.parametrize("n_before", range(5))
+def test_two_sources_resume_where_both_stood(path, n_before):
+    assert resumed_equals(lambda: by_turns(path), n_before, 7)
+
+
+def test_impossible_turns_and_states_of_others_are_refused(path):
+    with pytest.raises(ValueError, match="every=1 must be at least 2"):
+        Alternating(rows(path), rows(path), 1)
+    state = by_turns(path).state()
+    for wrong in ({**state, "every": 4}, {**state, "sources": state["sources"][:1]}, {}, None):
+        with pytest.raises(ValueError, match="not taken of two sources with every=3"):
+            by_turns(path).restore(wrong)
+
+
+def test_turns_end_where_a_source_ends(path):
+    n_batches = len(list(dataset.batches(path, 2, 8, epochs=1)))
+    both = Alternating(rows(path), dataset.batches(path, 2, 8, epochs=1), 2)
+    assert len(list(both)) == 2 * n_batches + 1
 
 
 # --- weights ------------------------------------------------------------------------------------

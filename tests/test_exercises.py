@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from llm_core import chat, curriculum, exercises, recipes, stories
-from llm_core.exercises import AGAIN, Exercises, casts, everybody, fitting, introduced, recaps
+from llm_core.exercises import (
+    AGAIN,
+    Exercises,
+    casts,
+    everybody,
+    everything,
+    fitting,
+    introduced,
+    recaps,
+)
 from llm_core.loss import IGNORE
 from llm_core.stories.questions import FINDERS, Told
 from llm_core.tokenizer import Tokenizer
@@ -109,6 +118,37 @@ def test_everybody_and_everything_is_asked_for_with_the_worlds_answers():
         n = sum(len(list(FINDERS[kind][2](one))) for kind in ("trait", "animal", "color"))
         assert len(messages) == 2 * (n + 1)
     assert firsts == {0, 2}
+
+
+def test_everything_is_asked_of_a_story_with_the_worlds_answers():
+    n_asked, places, read = [], set(), stories.stories(80, seed=7)
+    for story, messages in zip(read, everything(seed=7), strict=False):
+        text, question = messages[0]["content"].rsplit("\n", 1)
+        assert text == story.text
+        one = Told(story)
+        questions = [question, *(m["content"] for m in messages[2::2])]
+        given = [m["content"] for m in messages[1::2]]
+        if AGAIN in questions:
+            place = questions.index(AGAIN)
+            places.add(place)
+            assert questions.pop(place) == AGAIN and given.pop(place).count(".") >= 2
+        kinds = []
+        for asked, answer in zip(questions, given, strict=True):
+            kinds += {
+                kind
+                for kind, (_, templates, find) in FINDERS.items()
+                for about, right in find(one)
+                for template in templates
+                if (template.format(**about), str(right)) == (asked, answer)
+            }
+        assert set(kinds) == {
+            kind for kind in FINDERS if kind != "retell" and list(FINDERS[kind][2](one))
+        }
+        assert max(kinds.count(kind) for kind in kinds) <= 4
+        n_asked.append(len(questions))
+    assert places == {0, 1, 2, 3} and max(n_asked) > 20
+    first, again, other = (next(everything(seed)) for seed in (4, 4, 5))
+    assert first == again != other
 
 
 def test_what_is_too_long_is_left_out(words):

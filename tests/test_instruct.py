@@ -108,3 +108,27 @@ def test_answers_in_batches_are_those_one_by_one(words):
     too_long = (pairs[0][0] * 9, pairs[0][1])
     assert answers(model, words, [pairs[0], too_long]) == [expected[0], ""]
     assert answers(model, words, []) == []
+
+
+def test_a_long_question_does_not_cut_short_the_answers_beside_it(words):
+    pairs = [(text, question.text) for text, question in asked(4, seed=2)]
+    end = words.special_tokens[END]
+    prompts = [
+        [
+            *render([{"role": "user", "content": opening(*pair)}], words).ids,
+            words.special_tokens["<|assistant|>"],
+        ]
+        for pair in pairs
+    ]
+    lengths = sorted(map(len, prompts))
+    for most in (lengths[-1] + 3, lengths[len(lengths) // 2]):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(words.vocab_size, most, 2, 2, 32), init="fan_in").eval()
+        n_cut, expected = 0, []
+        for ids in prompts:
+            room = min(MOST_NEW, most - len(ids))
+            new = generate(model, ids, room, temperature=0.0, stop=[end])[0] if room > 0 else []
+            expected.append(words.decode(i for i in new if i != end).removeprefix(" "))
+            n_cut += room < MOST_NEW
+        assert 0 < n_cut < len(pairs)
+        assert answers(model, words, pairs) == expected

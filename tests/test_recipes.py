@@ -269,6 +269,7 @@ TALKING = recipes.TuningRecipe(
     batch_size=2,
     n_test_stories=2,
     exercises=Exercises(n_repeats=1, n_recaps=1, n_everybody=1),
+    everything_every=3,
 )
 
 
@@ -319,6 +320,7 @@ def test_profiles_have_tuning_recipes():
         assert one.n_stories >= one.batch_size * one.train.n_steps  # no story is asked about twice
         assert 0 < one.exercises.n_steps < one.n_talked
         assert one.n_talked + one.exercises.n_steps == one.train.n_steps
+        assert 2 <= one.everything_every <= 10
     with pytest.raises(ValueError, match="profile='laptop' is unknown"):
         recipes.tuning_recipe("laptop")
 
@@ -327,14 +329,20 @@ def test_exercises_come_first_and_leave_steps_for_conversations():
     found = []
 
     def noted(model, batches, *given, **named):
-        found.extend(next(batches)["ids"].shape for _ in range(TALKING.train.n_steps))
+        found.extend(next(batches) for _ in range(TALKING.train.n_steps))
         raise KeyboardInterrupt
 
     again = replace(TALKING, seed=3)  # another folder
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(recipes, "train", noted)
         recipes.assistant(again)
-    assert found[:2] == [(8, 128), (8, 128)]  # as many tokens as in two rows of 512
-    assert all(shape[0] == 2 for shape in found[2:]) and len(found) == 6
+    shapes = [tuple(batch["ids"].shape) for batch in found]
+    assert shapes[:2] == [(8, 128), (8, 128)]  # as many tokens as in two rows of 512
+    assert all(shape[0] == 2 for shape in shapes[2:]) and len(shapes) == 6
+    # of what is talked about, each third batch is an exercise, of which answers alone are learned
+    assert ["weights" in batch for batch in found] == [False, False, False, True, True, False]
     with pytest.raises(ValueError, match=r"leaves 1 of n_steps=6 for conversations"):
         replace(TALKING, exercises=Exercises(2, 2, 1))
+    for every in (-1, 1):
+        with pytest.raises(ValueError, match=f"everything_every={every} must be 0"):
+            replace(TALKING, everything_every=every)
