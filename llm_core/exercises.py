@@ -33,6 +33,9 @@ CASTS = (2, 4)  # people a short text is to have; its last story may bring more
 LISTED = 0.5  # of the short texts say who is who in the very words of the answer
 OF_A_KIND = 4  # questions a story, where everything is asked
 SHORT = 128  # tokens of a short row
+SHORT_STORY = 800  # characters of one; half of the stories are as short
+NOT_DRILLED = ("retell", "yes or no")  # the first makes long rows, the second is not learned
+READ = 8  # questions that are counted as asked, as many as fit behind a short story
 ENDLESS = 100_000_000  # stories, more than anybody reads
 PATIENCE = 1_000  # conversations that are too long, one after the other
 
@@ -182,21 +185,30 @@ def everybody(seed: int = 0) -> Iterator[list[Message]]:
 
 
 def everything(seed: int = 0) -> Iterator[list[Message]]:
-    """Conversations without end, each about a whole story, with all that the world can ask of it.
+    """Conversations without end, each about a short story, with all that the world can ask of it.
 
-    Sentences to put into the other tense are left out; of any other kind there are up to four
-    questions, in random order, and who is who is said again behind at most three of them. Most are
-    longer than a context of 512 tokens, and each is cut at another place.
+    Up to four questions of a kind, and those of kinds that came least so far rather early:
+    conversations are cut at the end of a row, and what few stories offer is not to be lost there.
+    Stories that offer only what came more often than the average are passed over. Left out are
+    sentences to put into the other tense, and whether somebody did something.
     """
     chooser = Random(f"everything {seed}")
-    kinds = [kind for kind in FINDERS if kind != "retell"]
+    kinds = [kind for kind in FINDERS if kind not in NOT_DRILLED]
+    n_asked = dict.fromkeys(kinds, 0)
     for story in stories.stories(ENDLESS, seed):
-        told = Told(story)
-        asked = questions(told, kinds, chooser, OF_A_KIND)
-        if people := introduced(told).people:
-            asked.insert(chooser.randint(0, 3), (AGAIN, facts(people, chooser)))
-        if asked:
-            yield talk(story.text, asked)
+        if len(story.text) > SHORT_STORY:
+            continue
+        told, asked = Told(story), []
+        for kind in kinds:
+            rank = n_asked[kind] + 1
+            found = questions(told, [kind], chooser, OF_A_KIND)
+            asked += [(rank * chooser.random(), kind, pair) for pair in found]
+        if all(n_asked[kind] * len(kinds) > sum(n_asked.values()) for _, kind, _ in asked):
+            continue
+        asked.sort()
+        for _, kind, _ in asked[:READ]:
+            n_asked[kind] += 1
+        yield talk(story.text, (pair for _, _, pair in asked))
 
 
 def fitting(

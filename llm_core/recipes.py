@@ -275,10 +275,10 @@ class TuningRecipe:
     The first steps are ``exercises``. After them a step has ``batch_size`` conversations, each in a
     row of its own of up to ``context_length`` tokens, which may be more than before. An answer
     counts 1, the rest ``context_weight``. The conversations have ``n_retold`` sentences to put into
-    the other tense, see ``instruct``. Each ``everything_every``-th batch of them is an exercise
-    again, ``exercises.everything``; 0 for none. Questions about ``n_test_stories`` of the
-    validation split measure what is learned. Raises ValueError where exercises leave fewer than two
-    steps, or all of these.
+    the other tense, see ``instruct``. Each ``everything_every``-th batch is an exercise again,
+    ``exercises.everything`` in twice the rows of half the length; 0 for none. Questions about
+    ``n_test_stories`` of the validation split measure what is learned.
+    Raises ValueError where exercises leave fewer than two steps, or all of these.
     """
 
     base: Recipe
@@ -291,7 +291,7 @@ class TuningRecipe:
     n_retold: int = 2
     n_test_stories: int = 30
     exercises: Exercises = field(default_factory=Exercises)
-    everything_every: int = 3
+    everything_every: int = 2
 
     def __post_init__(self) -> None:
         if self.n_talked < 2:
@@ -325,7 +325,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         save_every=max(1, n_steps // 5),
         milestones=(),
     )
-    n_stories = {"ci": 600, "book": 12_000, "gpu": 192_000}[name]
+    n_stories = {"ci": 300, "book": 4_200, "gpu": 75_000}[name]
     first = {"ci": (10, 10, 10), "book": (250, 250, 400), "gpu": (100, 100, 150)}[name]
     return TuningRecipe(base, config, n_stories, base.batch_size, exercises=Exercises(*first))
 
@@ -353,10 +353,10 @@ def conversations(recipe: TuningRecipe, words: Tokenizer) -> Stages:
     talks: BatchSource = chat.Conversations(read, *sizes, recipe.context_weight)
     n_batches, every = recipe.n_talked * n_accumulate, recipe.everything_every
     if every:
-        n_rows = max(1, n_batches // every) * recipe.batch_size
-        asked = islice(everything(recipe.seed + 1), n_rows)  # of stories that are not talked about
+        n_rows, half = 2 * recipe.batch_size, recipe.context_length // 2
+        asked = islice(everything(recipe.seed + 1), max(1, n_batches // every) * n_rows)
         rows = [chat.render(messages, words) for messages in asked]
-        talks = Alternating(talks, chat.Conversations(rows, *sizes), every)
+        talks = Alternating(talks, chat.Conversations(rows, n_rows, half, sizes[2], False), every)
     first = recipe.exercises.stages(words, recipe.batch_size, length, n_accumulate, recipe.seed)
     return Stages(*first, (talks, n_batches))
 
