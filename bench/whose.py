@@ -19,17 +19,18 @@ from record import machine, parser, record_path, write_record
 from llm_core import chat, evaluate, instruct, recipes, stories
 from llm_core.curriculum import Stages
 from llm_core.exercises import Exercises
-from llm_core.stories.questions import FINDERS, Told
+from llm_core.stories import Told
+from llm_core.stories.questions import FINDERS
 
 N_TEST = 30  # stories of the validation split
 N_REPEATED = 200  # rows of random tokens that repeat
-FIRST, LAST = recipes.tuning_recipe("book").exercises, 300
+FIRST, LAST = replace(recipes.tuning_recipe("book").exercises, n_compared=0), 300
 ARMS = {
     "conversations alone": Exercises(),
     "who is who": replace(FIRST, n_repeats=0),
     "repeats, who is who": FIRST,
 }
-STAGES = ("repeats", "recaps", "everybody")
+STAGES = ("repeats", "compared", "recaps", "everybody")
 
 
 # --- what is measured -----------------------------------------------------------------------------

@@ -1,11 +1,12 @@
-"""Exercises before the first conversation: repeating, saying who is who, and telling of everybody.
+"""What is practiced before the first conversation, and between conversations.
 
 What a story says of a person stands in one place, and whoever is asked for it has to find that
 place again by the name. Telling stories hardly ever asks for that, and a model that is tuned on
 answers alone says anybody's trait. Random tokens that come again can be told in no other way: they
 teach the circuit that finds what stood behind the same token before, *induction*. Who is who then
-puts it to use, first in short texts and then in whole stories. Chapter 7 measures what is learned
-with these exercises and what without.
+puts it to use, first in short texts and then in whole stories. Names are compared side by side, as
+they stand in a thought. What was practiced wears off, so all that the world can ask is asked again
+between conversations. Chapter 7 measures what is learned with these exercises and what without.
 
 Paper: Olsson et al., In-context Learning and Induction Heads (2022).
 """
@@ -13,15 +14,16 @@ Paper: Olsson et al., In-context Learning and Induction Heads (2022).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from random import Random
 from typing import NamedTuple
 
 from llm_core import stories
 from llm_core.chat import Conversations, Message, Rendered, render
 from llm_core.instruct import opening
-from llm_core.stories import Story
-from llm_core.stories.questions import FINDERS, Told
+from llm_core.stories import Story, Told
+from llm_core.stories.lexicon import NAMES
+from llm_core.stories.questions import FINDERS, THOUGHT, put
 from llm_core.stories.world import Person, Thing
 from llm_core.tokenizer import Tokenizer
 
@@ -33,9 +35,10 @@ CASTS = (2, 4)  # people a short text is to have; its last story may bring more
 LISTED = 0.5  # of the short texts say who is who in the very words of the answer
 OF_A_KIND = 4  # questions a story, where everything is asked
 SHORT = 128  # tokens of a short row
-SHORT_STORY = 800  # characters of one; half of the stories are as short
-NOT_DRILLED = ("retell", "yes or no")  # the first makes long rows, the second is not learned
-READ = 8  # questions that are counted as asked, as many as fit behind a short story
+SHORT_STORY = 800  # characters of one that leaves room for questions
+ROW = 1_000  # characters of a conversation that fill a row of 320 tokens
+AROUND = 15  # characters in place of the control tokens around a question and its answer
+NOT_DRILLED = "retell"  # its sentences would fill the rows
 ENDLESS = 100_000_000  # stories, more than anybody reads
 PATIENCE = 1_000  # conversations that are too long, one after the other
 
@@ -65,6 +68,30 @@ def repeated(tokenizer: Tokenizer, n: int, length: int, seed: int = 0) -> list[R
         period = chooser.randint(*PERIODS)
         ids = chooser.choices(ordinary, k=period) * (length // period + 2)
         mask = [0] * period + [1] * len(ids)
+        rows.append(Rendered(ids[: length + 1], mask[: length + 1]))
+    return rows
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def compared(tokenizer: Tokenizer, n: int, length: int, seed: int = 0) -> list[Rendered]:
+    """``n`` rows of ``length`` + 1 ids: thoughts of two names, each with *yes* or *no* behind it.
+
+    In half of them both are the same name. Only *yes* and *no* are to be learned.
+    """
+    chooser, rows = Random(f"compared {seed}"), []
+    for _ in range(n):
+        ids, mask = list[int](), list[int]()
+        while len(ids) <= length:
+            pair = chooser.sample([str(name) for name in NAMES.items], 2)
+            if same := chooser.random() < 0.5:
+                pair[1] = pair[0]
+            thought = tokenizer.encode(f"{THOUGHT.format(*pair)}\n")
+            answer = tokenizer.encode("yes" if same else "no")
+            behind = tokenizer.encode("\n")
+            ids += thought + answer + behind
+            mask += [0] * len(thought) + [1] * len(answer) + [0] * len(behind)
         rows.append(Rendered(ids[: length + 1], mask[: length + 1]))
     return rows
 
@@ -141,18 +168,23 @@ def recaps(seed: int = 0) -> Iterator[list[Message]]:
 
 
 def questions(
-    told: Told, kinds: Iterable[str], chooser: Random, most: int | None = None
+    told: Told,
+    kinds: Iterable[str],
+    chooser: Random,
+    most: int | None = None,
+    thoughts: bool = True,
 ) -> list[tuple[str, str]]:
-    """All questions of these kinds and their answers, or ``most`` of each, in random order."""
+    """All questions of these kinds and their answers, or ``most`` of each, in random order.
+
+    An answer that needs a thought is said behind it, unless ``thoughts`` is false.
+    """
     asked: list[tuple[str, str]] = []
     for kind in kinds:
-        _, templates, find = FINDERS[kind]
-        found = list(find(told))
+        found = list(FINDERS[kind][2](told))
         if most is not None:
             found = chooser.sample(found, min(most, len(found)))
-        asked += [
-            (chooser.choice(templates).format(**about), str(answer)) for about, answer in found
-        ]
+        put_so = (put(kind, one, chooser) for one in found)
+        asked += [(one.text, one.said if thoughts else one.answer) for one in put_so]
     chooser.shuffle(asked)
     return asked
 
@@ -184,31 +216,34 @@ def everybody(seed: int = 0) -> Iterator[list[Message]]:
         yield talk(story.text, asked)
 
 
-def everything(seed: int = 0) -> Iterator[list[Message]]:
-    """Conversations without end, each about a short story, with all that the world can ask of it.
+def everything(seed: int = 0, thoughts: bool = True) -> Iterator[list[Message]]:
+    """Conversations without end, each about a short story, with what the world can ask of it.
 
-    Up to four questions of a kind, and those of kinds that came least so far rather early:
-    conversations are cut at the end of a row, and what few stories offer is not to be lost there.
+    Up to four questions of a kind, and the fewer there were of a kind so far, the earlier they tend
+    to come: conversations end where a row does, and what few stories offer is not to be lost there.
     Stories that offer only what came more often than the average are passed over. Left out are
-    sentences to put into the other tense, and whether somebody did something.
+    sentences to put into the other tense.
     """
     chooser = Random(f"everything {seed}")
-    kinds = [kind for kind in FINDERS if kind not in NOT_DRILLED]
-    n_asked = dict.fromkeys(kinds, 0)
+    n_asked = dict.fromkeys((kind for kind in FINDERS if kind != NOT_DRILLED), 0)
     for story in stories.stories(ENDLESS, seed):
         if len(story.text) > SHORT_STORY:
             continue
         told, asked = Told(story), []
-        for kind in kinds:
-            rank = n_asked[kind] + 1
-            found = questions(told, [kind], chooser, OF_A_KIND)
-            asked += [(rank * chooser.random(), kind, pair) for pair in found]
-        if all(n_asked[kind] * len(kinds) > sum(n_asked.values()) for _, kind, _ in asked):
+        for kind, n in n_asked.items():
+            found = questions(told, [kind], chooser, OF_A_KIND, thoughts)
+            asked += [((n + 1) * chooser.random(), kind, pair) for pair in found]
+        mean = sum(n_asked.values()) / len(n_asked)
+        if all(n_asked[kind] > mean for _, kind, _ in asked):
             continue
-        asked.sort()
-        for _, kind, _ in asked[:READ]:
+        n_free, pairs = ROW - len(story.text), []
+        for _, kind, pair in sorted(asked):
+            n_free -= sum(map(len, pair)) + AROUND
+            if pairs and n_free < 0:
+                break
             n_asked[kind] += 1
-        yield talk(story.text, (pair for _, _, pair in asked))
+            pairs.append(pair)
+        yield talk(story.text, pairs)
 
 
 def fitting(
@@ -243,17 +278,18 @@ class Exercises:
     """Steps of each exercise, in their order. Raises ValueError for numbers below 0."""
 
     n_repeats: int = 0
+    n_compared: int = 0
     n_recaps: int = 0
     n_everybody: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n_repeats, self.n_recaps, self.n_everybody) < 0:
+        if min(astuple(self)) < 0:
             raise ValueError(f"{self} has a number below 0; 0 leaves an exercise out")
 
     @property
     def n_steps(self) -> int:
         """Steps of all of them."""
-        return self.n_repeats + self.n_recaps + self.n_everybody
+        return sum(astuple(self))
 
     def stages(
         self, tokenizer: Tokenizer, n_rows: int, length: int, n_accumulate: int = 1, seed: int = 0
@@ -269,6 +305,9 @@ class Exercises:
         found: list[tuple[Conversations, int]] = []
         if n := self.n_repeats * n_accumulate:
             rows = repeated(tokenizer, n * n_short, short, seed)
+            found.append((Conversations(rows, n_short, short, seed, packed=False), n))
+        if n := self.n_compared * n_accumulate:
+            rows = compared(tokenizer, n * n_short, short, seed)
             found.append((Conversations(rows, n_short, short, seed, packed=False), n))
         if n := self.n_recaps * n_accumulate:
             rows = fitting(recaps(seed), tokenizer, n * n_short, short)

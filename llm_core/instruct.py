@@ -2,7 +2,11 @@
 
 ``conversation`` puts the questions of a story one after the other into a conversation with the
 right answers; ``asked`` gives single questions about stories that no training saw, and ``answers``
-lets a tuned model answer them, for ``evaluate.questions_report``. Chapter 7 tunes and tests by it.
+lets a tuned model answer them, for ``evaluate.questions_report``. An answer that takes a comparison
+is said behind a thought, on a line of its own. Chapter 7 tunes and tests by it.
+
+Papers: Nye et al., Show Your Work: Scratchpads for Intermediate Computation (2021); Wei et al.,
+Chain-of-Thought Prompting (2022).
 """
 
 from __future__ import annotations
@@ -17,8 +21,7 @@ from llm_core import stories
 from llm_core.chat import END, Message, Rendered, render, render_for_completion
 from llm_core.generate import generate
 from llm_core.model import GPT
-from llm_core.stories import Question, Story
-from llm_core.stories.questions import Told
+from llm_core.stories import Question, Story, Told
 from llm_core.tokenizer import Tokenizer
 
 RARE = ("count", "know", "trade")  # kinds that one story in ten can ask; they are asked first
@@ -31,14 +34,18 @@ def opening(story: str, question: str) -> str:
 
 
 def conversation(
-    story: Story, n_questions: int | None = None, seed: int = 0, n_retold: int = 0
+    story: Story,
+    n_questions: int | None = None,
+    seed: int = 0,
+    n_retold: int = 0,
+    thoughts: bool = True,
 ) -> list[Message]:
     """A story's questions with their answers, in random order, rare kinds first; all of them or n.
 
     ``n_retold`` sentences to put into the other tense come behind the first question: nearly all of
-    such an answer is a copy, and copying is what has to be learned first. The same seed gives the
-    same. Raises ValueError for fewer than 1 question, and for a story that nothing can be asked
-    about.
+    such an answer is a copy, and copying is what has to be learned first. An answer that needs a
+    thought is said behind it, unless ``thoughts`` is false. The same seed gives the same.
+    Raises ValueError for fewer than 1 question, and for a story that nothing can be asked about.
     """
     if n_questions is not None and n_questions < 1:
         raise ValueError(f"n_questions={n_questions} leaves nothing to answer; ask at least 1")
@@ -54,7 +61,7 @@ def conversation(
     for number, one in enumerate(found[:n_questions]):
         text = one.text if number else opening(story.text, one.text)
         messages.append({"role": "user", "content": text})
-        messages.append({"role": "assistant", "content": one.answer})
+        messages.append({"role": "assistant", "content": one.said if thoughts else one.answer})
     return messages
 
 
@@ -71,11 +78,16 @@ def retold(story: Story, n: int, chooser: Random) -> list[Question]:
 
 
 def conversations(
-    n: int, seed: int = 0, split: str = "train", n_questions: int | None = None, n_retold: int = 0
+    n: int,
+    seed: int = 0,
+    split: str = "train",
+    n_questions: int | None = None,
+    n_retold: int = 0,
+    thoughts: bool = True,
 ) -> Iterator[list[Message]]:
     """Conversations about the first ``n`` stories of a split."""
     for story in stories.stories(n, seed, split):
-        yield conversation(story, n_questions, seed, n_retold)
+        yield conversation(story, n_questions, seed, n_retold, thoughts)
 
 
 def rendered(
@@ -84,9 +96,10 @@ def rendered(
     seed: int = 0,
     n_questions: int | None = None,
     n_retold: int = 0,
+    thoughts: bool = True,
 ) -> list[Rendered]:
     """``conversations`` as ids and masks, with a bar: a thousand stories take some two seconds."""
-    told = conversations(n, seed, n_questions=n_questions, n_retold=n_retold)
+    told = conversations(n, seed, "train", n_questions, n_retold, thoughts)
     bar = tqdm(told, total=n, unit="story", leave=False)
     return [render(messages, tokenizer) for messages in bar]
 
@@ -100,10 +113,22 @@ def asked(n: int, seed: int = 0, split: str = "test") -> list[tuple[str, Questio
     ]
 
 
+def final(said: str) -> str:
+    """The answer in what an assistant said: its last line, behind a thought, if there is one."""
+    return said.rsplit("\n", 1)[-1].strip()
+
+
 def answers(
     model: GPT, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], batch_size: int = 64
 ) -> list[str]:
-    """What the model answers, greedily, to (story, question text) pairs, each a new conversation.
+    """What the model answers to each of the pairs: ``said`` without thoughts, see ``final``."""
+    return [final(one) for one in said(model, tokenizer, pairs, batch_size)]
+
+
+def said(
+    model: GPT, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], batch_size: int = 64
+) -> list[str]:
+    """What the model says, greedily, to (story, question text) pairs, each a new conversation.
 
     Each answer has the room that the context leaves it, whatever else is asked: long questions do
     not cut short what is answered beside them. A story too long for the context leaves its question

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from llm_core import chat, checkpoint, dataset, instruct, kept, runtime, stories
+from llm_core.chat import Conversations
 from llm_core.config import GPTConfig, preset
 from llm_core.curriculum import Alternating, BatchSource, Stages, WeightedBatches
 from llm_core.evaluate import questions_report, story_set
@@ -274,10 +275,9 @@ class TuningRecipe:
 
     The first steps are ``exercises``. After them a step has ``batch_size`` conversations, each in a
     row of its own of up to ``context_length`` tokens, which may be more than before. An answer
-    counts 1, the rest ``context_weight``. The conversations have ``n_retold`` sentences to put into
-    the other tense, see ``instruct``. Each ``everything_every``-th batch is an exercise again,
-    ``exercises.everything`` in twice the rows of half the length; 0 for none. Questions about
-    ``n_test_stories`` of the validation split measure what is learned.
+    counts 1, the rest ``context_weight``; for ``n_retold`` and ``thoughts`` see ``instruct``. Each
+    ``everything_every``-th batch is an exercise again, ``exercises.everything`` in twice the rows
+    of half the length; 0 for none. ``n_test_stories`` measure what is learned.
     Raises ValueError where exercises leave fewer than two steps, or all of these.
     """
 
@@ -289,6 +289,7 @@ class TuningRecipe:
     seed: int = 0
     context_weight: float = 0.2
     n_retold: int = 2
+    thoughts: bool = True
     n_test_stories: int = 30
     exercises: Exercises = field(default_factory=Exercises)
     everything_every: int = 2
@@ -312,7 +313,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
     """The settings of a profile, as ``recipe`` has them. Raises ValueError for an unknown one."""
     name = runtime.profile().name if profile is None else profile
     base = recipe(name)
-    n_steps = {"ci": 150, "book": 3_000, "gpu": 1_500}[name]
+    n_steps = {"ci": 150, "book": 4_500, "gpu": 1_500}[name]
     max_lr = 0.75 * base.train.max_lr
     config = replace(
         base.train,
@@ -325,8 +326,8 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         save_every=max(1, n_steps // 5),
         milestones=(),
     )
-    n_stories = {"ci": 300, "book": 4_200, "gpu": 75_000}[name]
-    first = {"ci": (10, 10, 10), "book": (250, 250, 400), "gpu": (100, 100, 150)}[name]
+    n_stories = {"ci": 300, "book": 7_000, "gpu": 75_000}[name]
+    first = {"ci": (10, 5, 10, 10), "book": (250, 100, 250, 400), "gpu": (100, 50, 100, 150)}[name]
     return TuningRecipe(base, config, n_stories, base.batch_size, exercises=Exercises(*first))
 
 
@@ -334,8 +335,7 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
 class Assistant:
     """A model that answers questions about stories. ``model`` is float32, in evaluation mode.
 
-    ``history.evaluations`` hold the share of right answers, over all kinds of questions and by
-    kind.
+    ``history.evaluations`` hold the share of right answers, over all kinds and by kind.
     """
 
     model: GPT
@@ -347,17 +347,17 @@ class Assistant:
 
 def conversations(recipe: TuningRecipe, words: Tokenizer) -> Stages:
     """What a recipe's tuning reads, in order: the exercises, and conversations."""
-    length, n_accumulate = recipe.base.model.context_length, recipe.train.n_accumulate
-    read = instruct.rendered(words, recipe.n_stories, recipe.seed, n_retold=recipe.n_retold)
-    sizes = recipe.batch_size, recipe.context_length, recipe.seed, False
-    talks: BatchSource = chat.Conversations(read, *sizes, recipe.context_weight)
+    short, n_accumulate = recipe.base.model.context_length, recipe.train.n_accumulate
+    n_rows, length, seed = recipe.batch_size, recipe.context_length, recipe.seed
+    read = instruct.rendered(words, recipe.n_stories, seed, None, recipe.n_retold, recipe.thoughts)
+    talks: BatchSource = Conversations(read, n_rows, length, seed, False, recipe.context_weight)
     n_batches, every = recipe.n_talked * n_accumulate, recipe.everything_every
     if every:
-        n_rows, half = 2 * recipe.batch_size, recipe.context_length // 2
-        asked = islice(everything(recipe.seed + 1), max(1, n_batches // every) * n_rows)
+        n_asked = max(1, n_batches // every) * 2 * n_rows
+        asked = islice(everything(seed + 1, recipe.thoughts), n_asked)
         rows = [chat.render(messages, words) for messages in asked]
-        talks = Alternating(talks, chat.Conversations(rows, n_rows, half, sizes[2], False), every)
-    first = recipe.exercises.stages(words, recipe.batch_size, length, n_accumulate, recipe.seed)
+        talks = Alternating(talks, Conversations(rows, 2 * n_rows, length // 2, seed, False), every)
+    first = recipe.exercises.stages(words, n_rows, short, n_accumulate, seed)
     return Stages(*first, (talks, n_batches))
 
 

@@ -7,9 +7,20 @@ from llm_core import evaluate, recipes, stories
 from llm_core.chat import END, chat_tokenizer, render
 from llm_core.config import GPTConfig
 from llm_core.generate import generate
-from llm_core.instruct import MOST_NEW, RARE, answers, asked, conversation, conversations, opening
+from llm_core.instruct import (
+    MOST_NEW,
+    RARE,
+    answers,
+    asked,
+    conversation,
+    conversations,
+    final,
+    opening,
+    said,
+)
 from llm_core.model import GPT
-from llm_core.stories.questions import KINDS, Told
+from llm_core.stories import Told
+from llm_core.stories.questions import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +41,10 @@ def test_a_conversation_asks_each_question_of_the_story_once(told):
         assert first == story.text
         given = [m["content"] for m in messages if m["role"] == "assistant"]
         pairs = zip([question, *asked_here[1:]], given, strict=True)
-        assert sorted(pairs) == sorted((q.text, q.answer) for q in stories.questions(story))
+        found = stories.questions(story)
+        assert sorted(pairs) == sorted((q.text, q.said) for q in found)
+        bare = [m["content"] for m in conversation(story, thoughts=False)[1::2]]
+        assert sorted(bare) == sorted(q.answer for q in found)
         assert [m["role"] for m in messages] == ["user", "assistant"] * len(given)
 
 
@@ -86,9 +100,7 @@ def test_what_is_asked_in_the_test_is_of_all_kinds_and_has_the_answer_of_the_wor
 
 
 def test_no_answer_of_the_world_is_longer_than_there_is_room(words):
-    most = max(
-        len(words.encode(f" {question.answer}")) for _, question in asked(300, split="train")
-    )
+    most = max(len(words.encode(f" {question.said}")) for _, question in asked(300, split="train"))
     assert most < MOST_NEW
 
 
@@ -103,11 +115,18 @@ def test_answers_in_batches_are_those_one_by_one(words):
         ids = [*render([message], words).ids, words.special_tokens["<|assistant|>"]]
         new = generate(model, ids, MOST_NEW, temperature=0.0, stop=[end])[0]
         expected.append(words.decode(i for i in new if i != end).removeprefix(" "))
-    assert answers(model, words, pairs) == expected
-    assert answers(model, words, pairs, batch_size=2) == expected
+    assert said(model, words, pairs) == expected
+    assert said(model, words, pairs, batch_size=2) == expected
+    assert answers(model, words, pairs) == [final(one) for one in expected]
     too_long = (pairs[0][0] * 9, pairs[0][1])
-    assert answers(model, words, [pairs[0], too_long]) == [expected[0], ""]
-    assert answers(model, words, []) == []
+    assert said(model, words, [pairs[0], too_long]) == [expected[0], ""]
+    assert answers(model, words, []) == said(model, words, []) == []
+
+
+def test_the_answer_is_the_last_line_of_what_was_said():
+    assert final("It was Mia, and you say Tom.\nno") == "no"
+    assert final(" the red box ") == "the red box"
+    assert final("") == "" and final("cut off.\n") == ""
 
 
 def test_a_long_question_does_not_cut_short_the_answers_beside_it(words):
@@ -131,4 +150,4 @@ def test_a_long_question_does_not_cut_short_the_answers_beside_it(words):
             expected.append(words.decode(i for i in new if i != end).removeprefix(" "))
             n_cut += room < MOST_NEW
         assert 0 < n_cut < len(pairs)
-        assert answers(model, words, pairs) == expected
+        assert said(model, words, pairs) == expected

@@ -230,7 +230,7 @@ def test_questions_are_whole_sentences_and_answers_are_short(told):
     for _, about in told:
         for question in about:
             assert re.fullmatch(r"[A-Z\"\'].*[.?!\"\']", question.text), question
-            assert "{" not in question.text + question.answer
+            assert "{" not in question.text + question.said
             assert question.answer and question.answer == question.answer.strip()
             if question.kind not in ("retell", "order", "list", "reason", "promised"):
                 assert len(question.answer.split()) <= 6, question
@@ -241,6 +241,19 @@ def test_yes_and_no_are_balanced(by_kind):
         answers = Counter(question.answer for _, question in by_kind[kind])
         assert set(answers) == {"yes", "no"}
         assert 0.35 < answers["yes"] / answers.total() < 0.65, (kind, answers)
+
+
+def test_the_thought_before_yes_or_no_names_who_did_it_and_whom_the_claim_names(told, by_kind):
+    for story, question in by_kind["yes or no"]:
+        thought, answer = question.said.split("\n")
+        assert (thought, answer) == (question.thought, question.answer)
+        who, named = re.fullmatch(r"It was (.+), and you say (.+)\.", thought).groups()
+        assert (answer == "yes") == (who == named)
+        assert f" {named} " in f" {question.text}" and who in story.text
+    for _, about in told[:50]:
+        for one in about:
+            if one.kind != "yes or no":
+                assert one.thought == "" and one.said == one.answer
 
 
 def test_the_questions_of_a_story_are_always_the_same_and_in_every_tense(told):

@@ -23,6 +23,7 @@ from llm_core.stories.readings import (
     sample,
 )
 from llm_core.stories.tokens import true_next, true_token_loss
+from llm_core.stories.told import Told
 
 MODULES = (
     "choices",
@@ -39,6 +40,7 @@ MODULES = (
     "readings",
     "tokens",
     "corpus",
+    "told",
     "questions",
     "tasks",
 )
@@ -51,6 +53,7 @@ __all__ = [
     "Parse",
     "Question",
     "Story",
+    "Told",
     "branch",
     "continuations",
     "entropy",

@@ -8,65 +8,39 @@ chapter on instruction tuning uses them; the appendix "The world" prints ``KINDS
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import combinations
 from random import Random
 from typing import Any, NamedTuple
 
 from llm_core.stories.choices import Word
-from llm_core.stories.engine import Teller
-from llm_core.stories.facts import Facts
 from llm_core.stories.lexicon import NUMBERS
-from llm_core.stories.readings import Story, tense_number
-from llm_core.stories.scenes import story as first_beat
-from llm_core.stories.world import Person, World, events_of
+from llm_core.stories.readings import Story
+from llm_core.stories.told import Told
+from llm_core.stories.world import Person
 
 MOST = 15  # questions a story
 # Of these deeds it is hard to say who did them and who did not.
 SHARED = ("traded", "tried", "mended", "turned", "parted", "took the lead", "did not")
+THOUGHT = "It was {}, and you say {}."  # on the way to yes or no
 AT_FIRST, AT_THE_END = Word("at first"), Word("at the end")
-LONGEST_SENTENCE = 100  # characters of a sentence that is to be put into another tense
 
 
 class Question(NamedTuple):
-    """A question about a story, of one of ``KINDS``, and its one answer."""
+    """A question about a story, of one of ``KINDS``, and its answer, perhaps with a thought."""
 
     kind: str
     text: str
     answer: str
+    thought: str = ""
+
+    @property
+    def said(self) -> str:
+        """The answer as it is said in full: behind the thought, if any, on a line of its own."""
+        return f"{self.thought}\n{self.answer}" if self.thought else self.answer
 
 
-class Told:
-    """What the kinds look at: the facts of a story told in the past, and its sentences."""
-
-    def __init__(self, story: Story) -> None:
-        self.story = story
-        self.past = self._teller("past")
-        self.text = "".join(self.past.sentences)
-        self.facts = Facts(events_of(self.past.world.log))
-
-    def _teller(self, tense: str) -> Teller:
-        chances = iter(self.story.trace).__next__
-        teller = Teller(chances, World(self.story.pairs), tense_number(tense))
-        teller.tell(first_beat)
-        return teller
-
-    @cached_property
-    def both_tenses(self) -> list[tuple[str, str]]:
-        """The sentences that differ between the tenses: in the past, in the present."""
-        both = zip(self.past.sentences, self._teller("present").sentences, strict=True)
-        short = (pair for pair in both if max(map(len, pair)) <= LONGEST_SENTENCE)
-        return [(past.strip(), present.strip()) for past, present in short if past != present]
-
-    def random(self, kind: str) -> Random:
-        """The generator that chooses among the questions of a kind, seeded by the story."""
-        seed = f"{kind}:{self.text}".encode()
-        return Random(hashlib.blake2b(seed, digest_size=8).digest())
-
-
-Asked = tuple[dict[str, Any], str]  # the words for the templates, the answer
+Asked = tuple[dict[str, Any], str]  # the words for the templates, perhaps a thought; the answer
 Finder = Callable[[Told], Iterable[Asked]]
 
 
@@ -362,8 +336,9 @@ def _yes_or_no(told: Told) -> Iterator[Asked]:
     for deed in told.facts.of("did"):
         wrong = told.facts.undone(deed)
         if wrong and not deed.what[1].startswith(SHARED):
-            true, false = " ".join(deed.what), " ".join(chooser.choice(wrong))
-            yield chooser.choice((({"claim": true}, "yes"), ({"claim": false}, "no")))
+            claim, answer = chooser.choice(((deed.what, "yes"), (chooser.choice(wrong), "no")))
+            thought = THOUGHT.format(deed.what[0], claim[0])
+            yield {"claim": " ".join(claim), "thought": thought}, answer
 
 
 @kind(
@@ -381,6 +356,13 @@ def _retell(told: Told) -> Iterator[Asked]:
 KINDS: dict[str, str] = {name: about for name, (about, _, _) in FINDERS.items()}
 
 
+def put(name: str, asked: Asked, chooser: Random) -> Question:
+    """A question of a kind in one of its paraphrases."""
+    (words, answer), (_, templates, _) = asked, FINDERS[name]
+    text = chooser.choice(templates).format(**words)
+    return Question(name, text, str(answer), words.get("thought", ""))
+
+
 def questions(story: Story) -> list[Question]:
     """At most one question of each kind that the story can answer, ``MOST`` in all.
 
@@ -389,11 +371,10 @@ def questions(story: Story) -> list[Question]:
     """
     told = Told(story)
     found = []
-    for name, (_, templates, find) in FINDERS.items():
+    for name, (_, _, find) in FINDERS.items():
         candidates = list(find(told))
         if candidates:
             chooser = told.random(name)
-            words, answer = chooser.choice(candidates)
-            found.append(Question(name, chooser.choice(templates).format(**words), str(answer)))
+            found.append(put(name, chooser.choice(candidates), chooser))
     kept = set(told.random("kept").sample(range(len(found)), min(MOST, len(found))))
     return [question for i, question in enumerate(found) if i in kept]
