@@ -326,6 +326,15 @@ def test_profiles_have_tuning_recipes():
         recipes.tuning_recipe("laptop")
 
 
+def test_yes_or_no_stands_behind_a_thought_unless_the_recipe_says_no():
+    words = chat_tokenizer(recipes.tokenizer())
+    for thoughts in (True, False):
+        plan = replace(TALKING, thoughts=thoughts, exercises=Exercises())
+        rows = list(recipes.conversations(plan, words))
+        text = " ".join(words.decode(ids.tolist()) for batch in rows for ids in batch["ids"])
+        assert ("and you say" in text) == thoughts
+
+
 def test_exercises_come_first_and_leave_steps_for_conversations():
     found = []
 
