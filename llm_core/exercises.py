@@ -236,7 +236,7 @@ def everything(seed: int = 0, thoughts: bool = True) -> Iterator[list[Message]]:
         mean = sum(n_asked.values()) / len(n_asked)
         if all(n_asked[kind] > mean for _, kind, _ in asked):
             continue
-        n_free, pairs = ROW - len(story.text), []
+        n_free, pairs = ROW - len(story.text), list[tuple[str, str]]()
         for _, kind, pair in sorted(asked):
             n_free -= sum(map(len, pair)) + AROUND
             if pairs and n_free < 0:
