@@ -36,7 +36,7 @@ LISTED = 0.5  # of the short texts say who is who in the very words of the answe
 OF_A_KIND = 4  # questions a story, where everything is asked
 SHORT = 128  # tokens of a short row
 SHORT_STORY = 800  # characters of one that leaves room for questions
-ROW = 1_000  # characters of a conversation that fill a row of 320 tokens
+CHARACTERS = 3.125  # of a conversation for each token of the row that it is to fill
 AROUND = 15  # characters in place of the control tokens around a question and its answer
 NOT_DRILLED = "retell"  # its sentences would fill the rows
 ENDLESS = 100_000_000  # stories, more than anybody reads
@@ -216,11 +216,12 @@ def everybody(seed: int = 0) -> Iterator[list[Message]]:
         yield talk(story.text, asked)
 
 
-def everything(seed: int = 0, thoughts: bool = True) -> Iterator[list[Message]]:
+def everything(seed: int = 0, thoughts: bool = True, length: int = 320) -> Iterator[list[Message]]:
     """Conversations without end, each about a short story, with what the world can ask of it.
 
     Up to four questions of a kind, and the fewer there were of a kind so far, the earlier they tend
-    to come: conversations end where a row does, and what few stories offer is not to be lost there.
+    to come: conversations end where a row of about ``length`` tokens does, and what few stories
+    offer is not to be lost there.
     Stories that offer only what came more often than the average are passed over. Left out are
     sentences to put into the other tense.
     """
@@ -236,7 +237,7 @@ def everything(seed: int = 0, thoughts: bool = True) -> Iterator[list[Message]]:
         mean = sum(n_asked.values()) / len(n_asked)
         if all(n_asked[kind] > mean for _, kind, _ in asked):
             continue
-        n_free, pairs = ROW - len(story.text), list[tuple[str, str]]()
+        n_free, pairs = CHARACTERS * length - len(story.text), list[tuple[str, str]]()
         for _, kind, pair in sorted(asked):
             n_free -= sum(map(len, pair)) + AROUND
             if pairs and n_free < 0:

@@ -12,6 +12,7 @@ Chain-of-Thought Prompting (2022).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from random import Random
 
@@ -22,9 +23,11 @@ from llm_core.chat import END, Message, Rendered, render, render_for_completion
 from llm_core.generate import generate
 from llm_core.model import GPT
 from llm_core.stories import Question, Story, Told
+from llm_core.stories.questions import THOUGHT
 from llm_core.tokenizer import Tokenizer
 
 RARE = ("count", "know", "trade")  # kinds that one story in ten can ask; they are asked first
+BEHIND = re.compile(r"\A" + re.escape(THOUGHT).replace(r"\{\}", r"\S+") + r"\n")
 MOST_NEW = 64  # tokens of an answer; the longest of the world's has fewer
 
 
@@ -114,8 +117,11 @@ def asked(n: int, seed: int = 0, split: str = "test") -> list[tuple[str, Questio
 
 
 def final(said: str) -> str:
-    """The answer in what an assistant said: its last line, behind a thought, if there is one."""
-    return said.rsplit("\n", 1)[-1].strip()
+    """The answer in what an assistant said: what stands behind a thought, if it begins with one.
+
+    Other lines before an answer belong to it, so that it is none of the world's.
+    """
+    return BEHIND.sub("", said.strip(), count=1)
 
 
 def answers(

@@ -354,7 +354,7 @@ def conversations(recipe: TuningRecipe, words: Tokenizer) -> Stages:
     n_batches, every = recipe.n_talked * n_accumulate, recipe.everything_every
     if every:
         n_asked = max(1, n_batches // every) * 2 * n_rows
-        asked = islice(everything(seed + 1, recipe.thoughts), n_asked)
+        asked = islice(everything(seed + 1, recipe.thoughts, length // 2), n_asked)
         rows = [chat.render(messages, words) for messages in asked]
         talks = Alternating(talks, Conversations(rows, 2 * n_rows, length // 2, seed, False), every)
     first = recipe.exercises.stages(words, n_rows, short, n_accumulate, seed)

@@ -179,6 +179,8 @@ def test_everything_is_asked_of_short_stories_with_the_worlds_answers(words):
     assert 290 < sum(lengths) / 150 < 340 and max(lengths) < 400  # a row has 320
     assert n_thoughts > 30
     assert not any("\n" in m["content"] for m in next(everything(7, thoughts=False))[1::2])
+    wider = [len(chat.render(one, words).ids) for one in islice(everything(7, length=480), 150)]
+    assert sum(wider) > sum(lengths) + 150 * 50 and max(wider) < 600
     first, again, other = (next(everything(seed)) for seed in (4, 4, 5))
     assert first == again != other
 

@@ -123,10 +123,14 @@ def test_answers_in_batches_are_those_one_by_one(words):
     assert answers(model, words, []) == said(model, words, []) == []
 
 
-def test_the_answer_is_the_last_line_of_what_was_said():
+def test_the_answer_is_what_stands_behind_a_thought_and_nothing_else_is_taken_off():
     assert final("It was Mia, and you say Tom.\nno") == "no"
-    assert final(" the red box ") == "the red box"
-    assert final("") == "" and final("cut off.\n") == ""
+    assert final(" It was Zoë, and you say Zoë.\nyes ") == "yes"
+    assert final(" the red box ") == "the red box" and final("") == ""
+    for other in ("the box\nno", "It was Mia.\nno", "It was Mia, and you say Tom.", "no\nno"):
+        assert final(other) == other
+    twice = "It was Mia, and you say Tom.\n" * 2 + "no"
+    assert final(twice) != "no"
 
 
 def test_a_long_question_does_not_cut_short_the_answers_beside_it(words):
