@@ -221,9 +221,8 @@ def everything(seed: int = 0, thoughts: bool = True, length: int = 320) -> Itera
 
     Up to four questions of a kind, and the fewer there were of a kind so far, the earlier they tend
     to come: conversations end where a row of about ``length`` tokens does, and what few stories
-    offer is not to be lost there.
-    Stories that offer only what came more often than the average are passed over. Left out are
-    sentences to put into the other tense.
+    offer is not to be lost there. Stories that offer only what came more often than the average are
+    passed over. Left out are sentences to put into the other tense.
     """
     chooser = Random(f"everything {seed}")
     n_asked = dict.fromkeys((kind for kind in FINDERS if kind != NOT_DRILLED), 0)
