@@ -122,10 +122,21 @@ def skills(n_tokens: Sequence[float], shares: Mapping[str, Sequence[float]]) -> 
 
 
 @style.figure
-def exercises(losses: Sequence[float], ends: Mapping[str, int]) -> Figure:
-    """The loss of each step, and where each exercise ends, a name over its stretch."""
+def exercises(losses: Sequence[float], ends: Mapping[str, int], every: int) -> Figure:
+    """The loss of each step, and where each exercise ends, a name over its stretch.
+
+    Each ``every``-th step of an exercise compares names instead; these steps have a line of their
+    own.
+    """
     fig, ax = style.canvas("text", 2.1)
-    ax.plot(range(1, len(losses) + 1), losses, color=style.COLORS["train"], lw=1.0)
+    starts = [0, *ends.values()]
+    within = [step - max(x for x in starts if x < step) for step in range(1, len(losses) + 1)]
+    names = [step for step, place in enumerate(within, 1) if place % every == 0]
+    others = [step for step, place in enumerate(within, 1) if place % every]
+    looks = ((others, "train", "-", None), (names, "value", "--", "compared"))
+    for steps, color, dashes, label in looks:
+        ax.plot(steps, [losses[step - 1] for step in steps], color=style.COLORS[color],
+                ls=dashes, lw=1.0, label=label)  # fmt: skip
     ax.set(xlim=(1, len(losses)), ylim=(0, None), xlabel="step", ylabel="nats a learned token")
     start = 0
     for name, end in ends.items():
@@ -134,6 +145,7 @@ def exercises(losses: Sequence[float], ends: Mapping[str, int]) -> Figure:
         if end < len(losses):
             ax.axvline(end, color=style.GRAY, lw=0.8, ls=":")
         start = end
+    ax.legend(loc="upper right")
     return fig
 
 

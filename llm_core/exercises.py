@@ -13,13 +13,14 @@ Paper: Olsson et al., In-context Learning and Induction Heads (2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from random import Random
 from typing import NamedTuple
 
 from llm_core import stories
 from llm_core.chat import Conversations, Message, Rendered, render
+from llm_core.curriculum import Alternating, BatchSource
 from llm_core.instruct import opening
 from llm_core.stories import Story, Told
 from llm_core.stories.lexicon import NAMES
@@ -275,25 +276,32 @@ def fitting(
 
 @dataclass(frozen=True)
 class Exercises:
-    """Steps of each exercise, in their order. Raises ValueError for numbers below 0."""
+    """Steps of each exercise, in their order; each ``compared_every``-th of them compares names.
+
+    What comparing needs is small and wears off soon, and a stretch of nothing else takes the lookup
+    away, so it comes among all others; 0 leaves it out.
+    Raises ValueError for numbers below 0, and for comparisons alone.
+    """
 
     n_repeats: int = 0
-    n_compared: int = 0
     n_recaps: int = 0
     n_everybody: int = 0
+    compared_every: int = 0
 
     def __post_init__(self) -> None:
         if min(astuple(self)) < 0:
             raise ValueError(f"{self} has a number below 0; 0 leaves an exercise out")
+        if self.compared_every == 1:
+            raise ValueError(f"{self} leaves nothing else; compare in each second step or seldomer")
 
     @property
     def n_steps(self) -> int:
         """Steps of all of them."""
-        return sum(astuple(self))
+        return self.n_repeats + self.n_recaps + self.n_everybody
 
     def stages(
         self, tokenizer: Tokenizer, n_rows: int, length: int, n_accumulate: int = 1, seed: int = 0
-    ) -> list[tuple[Conversations, int]]:
+    ) -> list[tuple[BatchSource, int]]:
         """Batches of each exercise, and how many, as ``curriculum.Stages`` takes them.
 
         A batch has ``n_rows`` rows of up to ``length`` tokens, or as many tokens in short rows.
@@ -302,17 +310,23 @@ class Exercises:
         """
         short = min(SHORT, length)
         n_short = max(1, n_rows * length // short)
-        found: list[tuple[Conversations, int]] = []
-        if n := self.n_repeats * n_accumulate:
-            rows = repeated(tokenizer, n * n_short, short, seed)
-            found.append((Conversations(rows, n_short, short, seed, packed=False), n))
-        if n := self.n_compared * n_accumulate:
-            rows = compared(tokenizer, n * n_short, short, seed)
-            found.append((Conversations(rows, n_short, short, seed, packed=False), n))
-        if n := self.n_recaps * n_accumulate:
-            rows = fitting(recaps(seed), tokenizer, n * n_short, short)
-            found.append((Conversations(rows, n_short, short, seed, packed=False), n))
-        if n := self.n_everybody * n_accumulate:
-            rows = fitting(everybody(seed), tokenizer, n * n_rows, length)
-            found.append((Conversations(rows, n_rows, length, seed, packed=False), n))
+        plan: tuple[tuple[int, Callable[[int], list[Rendered]], int, int], ...] = (
+            (self.n_repeats, lambda n: repeated(tokenizer, n, short, seed), n_short, short),
+            (self.n_recaps, lambda n: fitting(recaps(seed), tokenizer, n, short), n_short, short),
+            (
+                self.n_everybody,
+                lambda n: fitting(everybody(seed), tokenizer, n, length),
+                n_rows,
+                length,
+            ),
+        )
+        found: list[tuple[BatchSource, int]] = []
+        for number, (n_steps, rows, n_each, most) in enumerate(plan):
+            if n := n_steps * n_accumulate:
+                batches: BatchSource = Conversations(rows(n * n_each), n_each, most, seed, False)
+                if n_compared := n // self.compared_every if self.compared_every else 0:
+                    names = compared(tokenizer, n_compared * n_short, short, seed + number)
+                    others = Conversations(names, n_short, short, seed, packed=False)
+                    batches = Alternating(batches, others, self.compared_every)
+                found.append((batches, n))
         return found

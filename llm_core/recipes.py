@@ -2,9 +2,8 @@
 
 Whatever is asked for is made once, models with a bar, and kept in the cache folder under a name
 that depends on its settings, the world and the tokenizer (not on the code, see ``kept``): another
-of these is another name. A run that was interrupted goes on where it stood. Two notebooks that
-ask at once wait for one another. Chapter 5 trains the model and studies it,
-chapter 7 teaches it to answer.
+of these is another name. What was interrupted goes on where it stood. Two notebooks that ask at
+once wait for one another. Chapter 5 trains the model, chapter 7 teaches it to answer.
 """
 
 from __future__ import annotations
@@ -151,13 +150,7 @@ def _recipe(
         **changes,
     )
     return Recipe(
-        model,
-        config,
-        n_stories,
-        batch_size,
-        short_share=0.5,
-        name_weight=8.0,
-        weighted_share=0.6,
+        model, config, n_stories, batch_size, short_share=0.5, name_weight=8.0, weighted_share=0.6
     )
 
 
@@ -327,8 +320,8 @@ def tuning_recipe(profile: str | None = None) -> TuningRecipe:
         milestones=(),
     )
     n_stories = {"ci": 300, "book": 7_000, "gpu": 75_000}[name]
-    first = {"ci": (10, 5, 10, 10), "book": (250, 100, 250, 400), "gpu": (100, 50, 100, 150)}[name]
-    return TuningRecipe(base, config, n_stories, base.batch_size, exercises=Exercises(*first))
+    first = {"ci": (15, 10, 10), "book": (300, 300, 480), "gpu": (120, 120, 180)}[name]
+    return TuningRecipe(base, config, n_stories, base.batch_size, exercises=Exercises(*first, 6))
 
 
 @dataclass(frozen=True)
@@ -353,9 +346,9 @@ def conversations(recipe: TuningRecipe, words: Tokenizer) -> Stages:
     talks: BatchSource = Conversations(read, n_rows, length, seed, False, recipe.context_weight)
     n_batches, every = recipe.n_talked * n_accumulate, recipe.everything_every
     if every:
-        n_asked = max(1, n_batches // every) * 2 * n_rows
-        asked = islice(everything(seed + 1, recipe.thoughts, length // 2), n_asked)
-        rows = [chat.render(messages, words) for messages in asked]
+        n_asked = max(1, n_batches // every)
+        asked = everything(seed + 1, recipe.thoughts, length // 2)
+        rows = [chat.render(next(asked), words) for _ in range(n_asked * 2 * n_rows)]
         talks = Alternating(talks, Conversations(rows, 2 * n_rows, length // 2, seed, False), every)
     first = recipe.exercises.stages(words, n_rows, short, n_accumulate, seed)
     return Stages(*first, (talks, n_batches))

@@ -212,20 +212,26 @@ def test_what_is_too_long_is_left_out(words):
 
 
 def test_stages_have_the_steps_the_shapes_and_answers_alone_to_learn(words):
-    plan = Exercises(n_repeats=2, n_compared=4, n_recaps=1, n_everybody=3)
+    plan = Exercises(n_repeats=6, n_recaps=1, n_everybody=3, compared_every=3)
     assert plan.n_steps == 10
     stages = plan.stages(words, n_rows=2, length=512, n_accumulate=2, seed=1)
-    assert [n for _, n in stages] == [4, 8, 2, 6]
+    assert [n for _, n in stages] == [12, 2, 6]
     rows = list(curriculum.Stages(*stages))
     assert len(rows) == 20
-    assert all(batch["ids"].shape == (8, 128) for batch in rows[:14])
-    assert all(len(batch["ids"]) == 2 and batch["ids"].shape[1] <= 512 for batch in rows[14:])
+    is_short = [batch["ids"].shape == (8, 128) for batch in rows]
+    assert is_short == [True] * 14 + [False, False, True] * 2
+    assert all(len(rows[i]["ids"]) == 2 and rows[i]["ids"].shape[1] <= 512 for i in (14, 15, 17))
     for batch in rows:
         learned = batch["targets"] != IGNORE
         assert 0 < learned.float().mean() < 0.95 and "weights" not in batch
         follows = learned[:, :-1] & (batch["ids"][:, 1:] != 0)  # 0 behind the end of a row
         assert torch.equal(batch["targets"][:, :-1][follows], batch["ids"][:, 1:][follows])
+    answers = {*words.encode("yes"), *words.encode("no")}
+    compares = [answers >= set(b["targets"][b["targets"] != IGNORE].tolist()) for b in rows]
+    assert compares == [False, False, True] * 4 + [False] * 2 + [False, False, True] * 2
     assert Exercises(n_recaps=2).stages(words, 2, 512)[0][1] == 2
     assert Exercises().stages(words, 2, 512) == []
     with pytest.raises(ValueError, match=r"n_recaps=-1, .* has a number below 0"):
         Exercises(n_recaps=-1)
+    with pytest.raises(ValueError, match=r"compared_every=1.* leaves nothing else"):
+        Exercises(n_repeats=3, compared_every=1)

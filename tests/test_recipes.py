@@ -343,6 +343,7 @@ def test_exercises_come_first_and_leave_steps_for_conversations():
         raise KeyboardInterrupt
 
     again = replace(TALKING, seed=3)  # another folder
+    recipes.pretrained(again.base)  # whose own training is not what is noted
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(recipes, "train", noted)
         recipes.assistant(again)
