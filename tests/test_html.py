@@ -38,7 +38,7 @@ def test_every_link_and_anchor_within_the_book_leads_somewhere(pages):
     assert not dead, "\n".join(dead)
 
 
-def test_the_book_opens_at_a_page_that_exists():
+def test_the_book_opens_at_a_page_that_exists(pages):
     address = re.search(r"url=([^\"]+)\"", (SITE / "index.html").read_text(encoding="utf-8"))
     assert (SITE / address.group(1)).is_file()
 
