@@ -278,8 +278,8 @@ def fitting(
 class Exercises:
     """Steps of each exercise, in their order; each ``compared_every``-th of them compares names.
 
-    What comparing needs is small and wears off soon, and a stretch of nothing else takes the lookup
-    away, so it comes among all others; 0 leaves it out.
+    Comparing wears off in what follows it, and a stretch of nothing else can take the lookup away,
+    so it comes among all others; 0 leaves it out.
     Raises ValueError for numbers below 0, and for comparisons alone.
     """
 
@@ -292,7 +292,7 @@ class Exercises:
         if min(astuple(self)) < 0:
             raise ValueError(f"{self} has a number below 0; 0 leaves an exercise out")
         if self.compared_every == 1:
-            raise ValueError(f"{self} leaves nothing else; compare in each second step or seldomer")
+            raise ValueError(f"{self} leaves nothing else; compare in each second step or less")
 
     @property
     def n_steps(self) -> int:
