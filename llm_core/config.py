@@ -277,7 +277,7 @@ def _llama3(factor: float) -> Rope:
 # Llama team (2024), Llama 3.1 70B and Llama 3.2 1B.
 PRESETS = {
     "story-1m": GPTConfig(1024, 512, 4, 4, 128, **_STORY),
-    "story-2m": GPTConfig(1024, 512, 4, 6, 192, **_STORY),
+    "story-2m": GPTConfig(1024, 512, 8, 4, 128, **_STORY),
     "gpt2-124m": GPTConfig(n_layer=12, n_head=12, d_model=768, **_GPT2),
     "gpt2-355m": GPTConfig(n_layer=24, n_head=16, d_model=1024, **_GPT2),
     "gpt2-774m": GPTConfig(n_layer=36, n_head=20, d_model=1280, **_GPT2),
